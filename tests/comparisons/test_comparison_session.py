@@ -18,7 +18,7 @@ from lmworks.commands.main import main
 from lmworks.comparisons import comparison, processes
 from lmworks.comparisons.comparison_api import Comparison
 from lmworks.comparisons.comparison_settings import CompareSettings
-from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.comparison_state import STATE, Result, State
 from lmworks.comparisons.contender_recipes import checked, measured_notes
 from lmworks.comparisons.contender_runs import ContenderRuns
 from lmworks.comparisons.recommended_recipe import settings_of
@@ -121,12 +121,12 @@ class TestTestPart:
         data.write_text("prompt,completion\n" + "".join(f"say {n},it is {n} now\n" for n in range(200)))
         with pytest.raises(InputError, match="10 rows are measured") as caught:
             lmworks.compare("m", data, evaluate={"task_rows": 10}, out=tmp_path / "out")
-        assert "--evaluate.task_rows 100" in caught.value.hint
+        assert "--evaluate.task_rows 40:" in caught.value.hint
 
     def test_few_examples_that_are_asked_for_are_refused(self, labelled, tmp_path) -> None:
         with pytest.raises(InputError, match="12 rows are measured") as caught:
             lmworks.compare("m", labelled, evaluate={"measured": 12}, out=tmp_path / "out")
-        assert "--evaluate.measured 100" in caught.value.hint
+        assert "--evaluate.measured 40:" in caught.value.hint
 
     def test_the_hint_for_one_long_text_works(self, tmp_path) -> None:
         data = tmp_path / "book.txt"
@@ -257,3 +257,30 @@ class TestRecommendedRecipe:
         state.results[0].state = "open"
         with pytest.raises(InputError, match="no recommendation yet"):
             Comparison(folder, state).run()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"foo": 1},
+        {"results": None},
+        {"settings": {"rates": "x"}},
+        {"row_counts": {}},
+        {"recommendation": {"x": 1}},
+        {"recommendation": {"name": "ghost", "title": "ghost", "reasons": []}},
+        {"measure": {}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_edited_file_is_refused(change, folder):
+    path = folder / STATE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match="is damaged"):
+        State.read(folder)
+
+
+def test_settings_that_a_comparison_chooses_are_refused_of_one_contender_too():
+    settings = CompareSettings(model="m", source="s", contender={"lora": {"train": {"steps": 3}}})
+    with pytest.raises(InputError, match="is chosen by the comparison") as caught:
+        checked(settings)
+    assert caught.value.place == "contender.lora.train.steps"

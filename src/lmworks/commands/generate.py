@@ -91,6 +91,11 @@ def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int 
         if reasons[reason]:
             number = f" in {reasons[reason]} of {len(replies)} texts" if len(replies) > 1 else ""
             print(f"stopped: {fault}{number}{f' (hint: {option})' if option else ''}", file=sys.stderr)
+    if silent := sum(reply.stop_reason == "end" and not reply.text.strip() for reply in replies):
+        number = f" in {silent} of {len(replies)} texts" if len(replies) > 1 else ""
+        is_chat = model.has_tokenizer and model.tokenizer.chat_template is not None
+        hint = " (hint: it is a chat model, which lmworks chat MODEL --ask TEXT asks)" if is_chat else ""
+        print(f"stopped: the model ended the text at once{number}{hint}", file=sys.stderr)
     longest = max((reply.usage.prompt_tokens for reply in replies), default=0)
     if context is not None and model.architecture == "decoder" and longest > context:
         print(f"note: the prompt has {longest} tokens, of which the model read the last {context}", file=sys.stderr)

@@ -20,11 +20,19 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, duration, list_names, number, percent
 from lmworks.base.files import make_folder
+from lmworks.base.journal import JOURNAL
 from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
-from lmworks.comparisons.contender_recipes import WRITTEN_KINDS, checked, measured_notes, measured_rows, recipe_groups
+from lmworks.comparisons.contender_recipes import (
+    WRITTEN_KINDS,
+    checked,
+    measured_notes,
+    measured_rows,
+    recipe_groups,
+    refuse_chosen,
+)
 from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, run_times_of
 from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
@@ -35,6 +43,8 @@ from lmworks.text.rows import DataSettings, Table, option
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
 FEWEST_TEST_ROWS = 20
+NO_ROOM = "no room"
+"""How the faults of a full disk begin."""
 
 
 def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None = None) -> State:
@@ -62,6 +72,9 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         )
         for contender in chosen
     ]
+    for result in results:
+        for file in result.settings.get("data", {}).get("additional", []):
+            corpus.read(file, DataSettings(kind=train.kind))  # refuses it before anything is measured
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
     row_counts = {"kind": train.kind, **counts, "digest": digest(train, test)}
     notes = [*test.notes, *measured_notes(settings, train.kind, len(test))]
@@ -71,6 +84,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         _refuse_comparison(folder)  # another process may have begun one meanwhile
         _plant(state, folder)
         state.write(folder)
+        if say is not None:
+            say(f"in {folder}; after an interruption: lmworks compare --out {folder}")
         try:
             return _Session(folder, State.read(folder), say or silent).run()
         except InputError:
@@ -101,7 +116,7 @@ def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -
         **changes: groups of its recipe that differ from its own; of a new name with a ``method``.
 
     Raises:
-        InputError: there is no such contender, it is in the comparison, or it cannot be run.
+        InputError: there is no such contender, it has a figure in the comparison, or it cannot be run.
     """
     folder = Path(folder)
     State.read(folder)  # refuses a folder of anything else before it is locked
@@ -111,11 +126,14 @@ def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -
         known = state.settings.contender
         name = contenders.known_name(name, {**({name: changes} if changes else {}), **known})
         if changes:
+            refuse_chosen(changes.get("train", {}), f"contender.{name}.train")
             state.settings.contender = {**known, name: merge(known.get(name, {}), changes)}
         (contender,) = contenders.choose([name], state.settings.contender, state.row_counts["kind"])
-        if any(result.name == contender.name for result in state.results):
+        if any(result.name == contender.name and result.state != "left out" for result in state.results):
             fault = f"{contender.title} is compared already"
             raise InputError(fault, str(folder), "choose another name for other settings")
+        state.results = [result for result in state.results if result.name != contender.name]  # one left out: once more
+        shutil.rmtree(folder / contender.name, ignore_errors=True)
         groups = recipe_groups(contender, state.settings, state.row_counts["kind"], state.row_counts["test"])
         state.recommendation = {}  # that of the others alone: a session that is killed ends with another
         state.results.append(Result(contender.name, contender.title, contender.kind, groups))
@@ -141,7 +159,7 @@ def _refuse_few(settings: CompareSettings, kind: str, test: int) -> None:
     fault, tells = f"the test part has {count_of(test, 'row')}", f"some {wanted} tell large differences apart"
     if test >= FEWEST_TEST_ROWS:
         fault = f"of the test part {count_of(measured_count, 'row')} are measured"
-        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {wanted}"
+        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {min(wanted, test)}"
     else:
         more = _more_rows(corpus.read(settings.source, settings.data), settings.data, wanted)
     raise InputError(f"{fault}, too few to tell anything apart", settings.source, f"{more}: {tells}")
@@ -177,6 +195,9 @@ def divided(settings: CompareSettings) -> tuple[Table, Table, Table]:
     table = corpus.read(settings.source, settings.data)
     with_validation = settings.data.model_copy(update={"validation": settings.validation})
     train, test = corpus.split(table, settings.data)
+    if settings.validation >= max(1, len(train)):
+        fault = f"{settings.validation:g} rows are to be held out of {count_of(len(train), 'row')}"
+        raise InputError(fault, "validation", "--validation 0.1")
     return train, corpus.split(table, with_validation)[1], test
 
 
@@ -205,6 +226,8 @@ class _Session:
         state = self.state
         is_open = any(result.state == "open" for result in state.results)
         if not is_open and (state.recommendation or len(state.done) < 2):  # else it was killed just before its end
+            if not (self.folder / RECOMMENDED).is_dir():
+                self._link_recommended()
             return state
         if is_open:
             self._run_open()
@@ -239,8 +262,10 @@ class _Session:
             ),
             None,
         )
-        if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
-            shutil.rmtree(link)
+        if link.is_dir() and not link.is_symlink():
+            if not (link / JOURNAL).is_file():  # somebody's own folder
+                return
+            shutil.rmtree(link)  # a copy of the comparison that followed links
         link.unlink(missing_ok=True)
         if result is not None:
             with contextlib.suppress(OSError):  # a file system without links: comparison.json names it
@@ -259,6 +284,10 @@ class _Session:
                 results.read(self.state, result, self.folder)
             result.state = "done"
         except InputError as error:
+            if error.fault.startswith(
+                NO_ROOM
+            ):  # which the others would lack too: there is more when the session goes on
+                raise
             result.state, result.reason = "left out", _reason(error)
             self.say(f"  left out: {result.reason}")
         results.settle(self.state)
@@ -274,7 +303,10 @@ class _Session:
         new = [result for result in state.results if result.state == "open" and not result.plan]
         if not new:
             return
-        self.say(f"planning {count_of(len(new), 'contender')}: measuring how fast each trains on this machine")
+        time_counts = "which takes a while and is part of the budget"
+        self.say(
+            f"planning {count_of(len(new), 'contender')}: measuring how fast each is on this machine, {time_counts}"
+        )
         asked = [result for result in new if result.kind in ("trained", "prompted")]
         plans = self._plans(asked) if asked else {}
         state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
@@ -290,11 +322,21 @@ class _Session:
                 self._leave_out(result)
         open_ = [result for result in new if result.state == "open"]
         if not open_:
-            raise InputError("no contender can be run", "methods", new[0].reason)
+            plan = new[0].plan
+            raise InputError(f"no contender can be run: {plan['reason']}", plan["place"], plan["hint"])
         times = {result.name: run_times_of(result, state.row_counts) for result in open_}
         is_first = not state.planned
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
-        lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
+        try:
+            lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
+        except InputError as error:
+            unreliable = next((str(plan["note"]) for plan in plans.values() if plan.get("note")), "")
+            hint = (
+                f"{error.hint}; times were {unreliable}: try again when the machine is quiet"
+                if unreliable
+                else error.hint
+            )
+            raise InputError(error.fault, error.place, hint) from None
         for result in open_:
             length = lengths[result.name]
             result.epochs, result.searches = length.epochs or None, length.searches

@@ -176,12 +176,39 @@ class State:
         values = _with_current_keys(read_object(path))
         if values.pop("version", None) != VERSION:
             raise InputError("was written by another version of lmworks", str(path), "begin the comparison anew")
+        try:
+            state = cls._of(values)
+            state.check()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a file that was edited
+            fault = f"is damaged: {type(error).__name__}: {str(error).splitlines()[0]}"
+            raise InputError(fault, str(path), "restore it from a copy, or begin the comparison anew") from None
+        return state
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> State:
         settings = CompareSettings.model_validate(values.pop("settings"))
         results = [
             Result(**{**result, "trials": [Trial(**trial) for trial in result["trials"]]})
             for result in values.pop("results")
         ]
         return cls(settings, results, **values)
+
+    def check(self) -> None:
+        """Look for what every comparison has.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, or of another type.
+        """
+        for name in ("kind", "training", "test", "digest") if self.results else ():
+            self.row_counts[name]
+        for name in ("name", "title", "reasons") if self.recommendation else ():
+            self.recommendation[name]
+        if self.recommendation and all(result.name != self.recommendation["name"] for result in self.done):
+            raise ValueError(f"it recommends {self.recommendation['name']!r}, of which it has no figure")
+        for result in self.results:
+            if result.value is not None:
+                self.measure["better"]
+                abs(result.value)
 
     def copied(self) -> State:
         """A copy that shares nothing with it."""

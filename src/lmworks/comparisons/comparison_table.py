@@ -94,7 +94,8 @@ def heading(state: State) -> str:
     row_count = max((len(result.numerators) for result in state.done), default=state.row_counts["test"])
     title = state.measure.get("title", "")
     direction = "more is better" if state.measure.get("better") == "higher" else "less is better"
-    seeds = f", mean of {settings.seeds} seeds" if settings.seeds > 1 else ""
+    count = max((len(result.finals) for result in state.done), default=1)
+    seeds = f", mean of {count} seeds" if count > 1 else ""
     return (
         f"{settings.model} on {settings.source}: {title} on the same {count_of(row_count, 'test row')} "
         f"({direction}{seeds})"
@@ -104,7 +105,9 @@ def heading(state: State) -> str:
 def remarks(state: State) -> list[str]:
     """What a reader must know: time, parts, what was left out or cut short and why."""
     training, validation = state.row_counts["training"], state.row_counts.get("validation", 0)
-    parts = f"{training:,} rows to train on, {validation:,} of them to choose settings by"
+    parts = f"{training:,} rows to train on"
+    if any(result.searches for result in state.results):
+        parts += f", {validation:,} of them to choose settings by"
     lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}; {parts}"]
     for result in state.results:
         if result.state == "left out":

@@ -29,15 +29,26 @@ CHOSEN = {
 """Settings of training that a comparison chooses itself."""
 
 
+def refuse_chosen(train: dict[str, Any], place: str) -> None:
+    """Refuse settings of training that a comparison chooses itself.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name, hint in CHOSEN.items():
+        if name in train:
+            raise InputError("is chosen by the comparison", f"{place}.{name}", hint)
+
+
 def checked(settings: CompareSettings) -> CompareSettings:
     """The settings with contenders by their own names.
 
     Raises:
         InputError: they name no contender, or say what a comparison chooses itself.
     """
-    for name, hint in CHOSEN.items():
-        if name in settings.train:
-            raise InputError("is chosen by the comparison", f"train.{name}", hint)
+    refuse_chosen(settings.train, "train")
+    for contender, groups in settings.contender.items():
+        refuse_chosen(groups.get("train", {}), f"contender.{contender}.train")
     if settings.data.validation:
         hint = f"--validation {settings.data.validation:g}, of the rows that are not held out"
         raise InputError("is chosen by the comparison", "data.validation", hint)

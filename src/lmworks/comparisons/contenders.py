@@ -119,7 +119,7 @@ def known_name(name: str, changes: dict[str, dict[str, Any]]) -> str:
     near = nearest(name, known)
     hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
     if name in changes:
-        hint = f"{hint} A new one needs a method: --contender.{name}.method lora"
+        hint = f"{hint}; a new one needs a method: --contender.{name}.method lora"
     raise InputError(f"there is no contender {name!r}", "methods", hint)
 
 

@@ -57,7 +57,7 @@ def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -
     title, figure = state.measure["title"], number(chosen.value)
     if chosen.kind in SIMPLE:
         trained = [result for result in state.done if result.kind not in SIMPLE]
-        beaten = "no way to adapt the model was compared"
+        beaten = "no way to adapt the model was compared; lmworks compare --add lora FOLDER adds one"
         if trained:
             beaten = "no way to adapt the model beats it beyond chance"
             if chosen is not best:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import duration
+from lmworks.base.figures import count_of, duration
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the full length, in the rounds of a search."""
@@ -157,19 +157,38 @@ def _refuse_too_little(
     times: dict[str, RunTimes], epochs: dict[str, float], budget: float, seeds: int, spent: float
 ) -> None:
     """Raise if a contender has no time for a step."""
-    trained = {name: run_times for name, run_times in times.items() if run_times.epoch}
     if not _has_no_step(times, epochs):
         return
-    # contenders get equal times, so that the slowest one decides: as in divide() with its time as the share
+    needed = _needed(times, seeds)
+    fault = f"{duration(budget)} are too little for a step of each of {count_of(len(times), 'contender')}"
+    hint = f"--budget {math.ceil((needed + spent) / 60) + 1}m, for {MIN_SEARCH_STEPS} steps of each"
+    if fitting := _fitting(times, budget, seeds):
+        hint += f", or fewer contenders: --methods {','.join(fitting)}"
+    raise InputError(fault, "budget", hint)
+
+
+def _needed(times: dict[str, RunTimes], seeds: int) -> float:
+    """Seconds that give each contender which is trained its fewest steps, without searches: contenders get equal times,
+    so that the slowest one decides, as in divide() with its time as the share."""
     share = max(
-        run_times.fixed([], seeds) + MIN_SEARCH_STEPS * run_times.training([], seeds) / run_times.steps
-        for run_times in trained.values()
+        (
+            run_times.fixed([], seeds) + MIN_SEARCH_STEPS * run_times.training([], seeds) / run_times.steps
+            for run_times in times.values()
+            if run_times.epoch
+        ),
+        default=0.0,
     )
-    needed = sum(
+    return sum(
         run_times.fixed([], seeds) + _epochs(run_times, [], seeds, share) * run_times.training([], seeds)
         for run_times in times.values()
     )
-    least = sorted(trained, key=lambda name: times[name].fixed([], seeds) + times[name].epoch / times[name].steps)
-    fault = f"{duration(budget)} are too little for a step of each of {len(times)} contenders"
-    hint = f"--budget {math.ceil((needed + spent) / 60) + 1}m, or fewer contenders: --methods {','.join(least[:3])}"
-    raise InputError(fault, "budget", hint)
+
+
+def _fitting(times: dict[str, RunTimes], budget: float, seeds: int) -> list[str]:
+    """As many contenders as a budget is enough for, the fastest ones, one that is trained among them; else none."""
+    order = sorted(times, key=lambda name: _needed({name: times[name]}, seeds))
+    fitting: list[str] = []
+    for name in order:
+        if _needed({other: times[other] for other in [*fitting, name]}, seeds) <= budget:
+            fitting.append(name)
+    return [name for name in times if name in fitting] if any(times[name].epoch for name in fitting) else []

@@ -31,6 +31,7 @@ def plan(job: Job) -> dict[str, Any]:
         job: "model", "data"; "contenders": name -> groups of its recipe.
     """
     from lmworks.base import process_memory
+    from lmworks.run import setup  # noqa: F401 - imports what a run does, so that the time is known
 
     process = time.monotonic() - STARTED  # a run's process imports the same
     plans: dict[str, Any] = {}
