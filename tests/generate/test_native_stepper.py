@@ -192,3 +192,15 @@ def test_threads_take_turns():
         together = list(pool.map(run, starts))
     for expected, logits in zip(alone, together, strict=True):
         assert (expected == logits).all()
+
+
+def test_dense_matrices_are_kept_in_bfloat16_where_that_is_asked_for():
+    network = network_of(spread=0.1)
+    starts, sizes, logits = prompts((5, 9)), [], []
+    for precision in ("float32", "bfloat16"):
+        sizes.append(engine_of(network, precision).sizes()[0])
+        stepper = native_stepper(network, precision)
+        stepper.prefill(starts)
+        logits.append(stepper.logits)
+    assert sizes[1] * 2 == sizes[0]
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.05 * np.abs(logits[0]).max()

@@ -74,16 +74,16 @@ class NativeStepper:
         """Go on with these rows, in this order."""
         if list(rows) == list(range(len(self._sequences))):
             return
-        kept, used = [], set()
+        sequences, used = [], set()
         for row in rows:
             number = self._sequences[row]
             if number in used:
                 length = self._engine.length(number)
                 number = self._engine.copy_sequence(number, length, min(length + RESERVE, self.context))
             used.add(number)
-            kept.append(number)
+            sequences.append(number)
         self._remove([number for number in self._sequences if number not in used])
-        self._sequences, self.logits = kept, self.logits[list(rows)]
+        self._sequences, self.logits = sequences, self.logits[list(rows)]
 
     def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""

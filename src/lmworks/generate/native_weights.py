@@ -10,6 +10,7 @@ from torch import nn
 from lmworks.generate.native_stepper import NativeStepper
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
+from lmworks.model.config import ModelConfig
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.positions import Rotary
 from lmworks.model.storage import BlockStorage, WeightStorage
@@ -60,9 +61,12 @@ def unsupported(network: Transformer) -> str:
 
 def native_stepper(network: Transformer, precision: str = "float32") -> NativeStepper:
     """A stepper over a copy of the network's weights in the engine; arguments as of :func:`engine_of`."""
-    return NativeStepper(
-        engine_of(network, precision), network.config.vocab_size, network.config.max_position_embeddings
-    )
+    return stepper_over(engine_of(network, precision), network.config)
+
+
+def stepper_over(engine: Any, config: ModelConfig) -> NativeStepper:
+    """A stepper over an engine, which several may share."""
+    return NativeStepper(engine, config.vocab_size, config.max_position_embeddings)
 
 
 def engine_of(network: Transformer, precision: str = "float32") -> Any:

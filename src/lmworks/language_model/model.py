@@ -22,8 +22,7 @@ from lmworks.families.opened import dtype_of
 from lmworks.families.sentence_pooling import SentencePooling
 from lmworks.generate.embed import Pooling, embed
 from lmworks.generate.fill import Filled, fill, next_sentence
-from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import engine_of, unsupported
+from lmworks.generate.native_weights import engine_of, stepper_over, unsupported
 from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
@@ -121,7 +120,7 @@ class LanguageModel(HeadMethods, AdapterMethods):
             InputError: it writes no texts.
         """
         if self._engine is not None:
-            return NativeStepper(self._engine, self.config.vocab_size, self.config.max_position_embeddings)
+            return stepper_over(self._engine, self.config)
         return TorchStepper(self.network.eval())
 
     @overload
@@ -335,9 +334,8 @@ class LanguageModel(HeadMethods, AdapterMethods):
     def prepare(self, precision: str = "auto") -> LanguageModel:
         """Make it fast for generation, in place.
 
-        Adapters are merged where they can be. On a CPU a decoder is computed by the native engine, with weights of four
-        and eight bits kept so; answers may then differ in the last digits of a probability, and so, rarely, in a word.
-        What the engine does not compute (generate/native_weights) is repacked instead; encoders stay as they are.
+        Adapters are merged where they can be. On a CPU the native engine computes a decoder; weights that came in four or
+        eight bits stay so. Answers may differ in the last digits of a probability, and so, rarely, in a word.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
@@ -351,7 +349,7 @@ class LanguageModel(HeadMethods, AdapterMethods):
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if not unsupported(self.network):
-                self._engine = engine_of(self.network)
+                self._engine = engine_of(self.network, dtype_name)
             elif self.architecture == "decoder":
                 make_fast(self.network, dtype_name)
             else:
