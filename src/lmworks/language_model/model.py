@@ -334,8 +334,8 @@ class LanguageModel(HeadMethods, AdapterMethods):
     def prepare(self, precision: str = "auto") -> LanguageModel:
         """Make it fast for generation, in place.
 
-        Adapters are merged where they can be. On a CPU the native engine computes a decoder; weights that came in four or
-        eight bits stay so. Answers may differ in the last digits of a probability, and so, rarely, in a word.
+        Adapters are merged where they can be. On a CPU the native engine computes a decoder; weights that came in four
+        or eight bits stay so. Answers may differ in the last digits of a probability, and so, rarely, in a word.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.

@@ -205,40 +205,41 @@ private:
             {"gate_proj", {d.inner, d.hidden}},         {"up_proj", {d.inner, d.hidden}},
             {"down_proj", {d.hidden, d.inner}},
         };
-        const auto found = shapes.find(name);
-        if (found == shapes.end()) throw std::invalid_argument("the engine has no matrix " + name);
-        return found->second;
+        const auto shape = shapes.find(name);
+        if (shape == shapes.end()) throw std::invalid_argument("the engine has no matrix " + name);
+        return shape->second;
     }
 
     WeightMatrix& matrix(int layer, const std::string& name) {
+        static const std::map<std::string, WeightMatrix EngineLayer::*> members{
+            {"q_proj", &EngineLayer::q_proj},       {"k_proj", &EngineLayer::k_proj},   {"v_proj", &EngineLayer::v_proj},
+            {"o_proj", &EngineLayer::o_proj},       {"gate_proj", &EngineLayer::gate_proj},
+            {"up_proj", &EngineLayer::up_proj},     {"down_proj", &EngineLayer::down_proj},
+        };
         if (name == "embed_tokens") return decoder_.embed_tokens;
-        if (name == "lm_head") return decoder_.lm_head;
-        EngineLayer& own = layer_of(layer);
-        if (name == "q_proj") return own.q_proj;
-        if (name == "k_proj") return own.k_proj;
-        if (name == "v_proj") return own.v_proj;
-        if (name == "o_proj") return own.o_proj;
-        if (name == "gate_proj") return own.gate_proj;
-        return name == "up_proj" ? own.up_proj : own.down_proj;
+        return name == "lm_head" ? decoder_.lm_head : layer_of(layer).*members.at(name);  // shape_of() knows no other name
     }
 
     EngineNorm& norm(int layer, const std::string& name) {
+        static const std::map<std::string, EngineNorm EngineLayer::*> members{
+            {"input_layernorm", &EngineLayer::input},
+            {"attention_output_layernorm", &EngineLayer::attention_output},
+            {"post_attention_layernorm", &EngineLayer::post_attention},
+            {"mlp_output_layernorm", &EngineLayer::mlp_output},
+            {"q_norm", &EngineLayer::q},
+            {"k_norm", &EngineLayer::k},
+        };
         if (name == "norm") return decoder_.norm;
         if (name == "embed_norm") return decoder_.embed_norm;
-        EngineLayer& own = layer_of(layer);
-        if (name == "input_layernorm") return own.input;
-        if (name == "attention_output_layernorm") return own.attention_output;
-        if (name == "post_attention_layernorm") return own.post_attention;
-        if (name == "mlp_output_layernorm") return own.mlp_output;
-        if (name == "q_norm") return own.q;
-        if (name == "k_norm") return own.k;
-        throw std::invalid_argument("the engine has no norm " + name);
+        const auto member = members.find(name);
+        if (member == members.end()) throw std::invalid_argument("the engine has no norm " + name);
+        return layer_of(layer).*member->second;
     }
 
     Sequence& sequence(std::int64_t number) const {
-        const auto found = sequences_.find(number);
-        if (found == sequences_.end()) throw std::invalid_argument("there is no sequence " + std::to_string(number));
-        return *found->second;
+        const auto entry = sequences_.find(number);
+        if (entry == sequences_.end()) throw std::invalid_argument("there is no sequence " + std::to_string(number));
+        return *entry->second;
     }
 
     std::vector<StepToken> placed(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, float* logits) {

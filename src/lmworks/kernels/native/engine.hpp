@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <optional>
 #include <vector>
 
 #include "kernel_table.hpp"
@@ -123,7 +122,7 @@ struct RotaryTable {
 
 struct Decoder {
     Size vocab_size = 0, hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_size = 0, rotary_size = 0, positions = 0;
-    bool pre_norm = true, layer_norm = false;
+    bool layer_norm = false;
     int activation = SILU;
     float eps = 1e-5f, attention_scale = 1.0f, embedding_scale = 1.0f, head_scale = 1.0f;
     float attention_softcap = 0.0f, logit_softcap = 0.0f;  // 0: none

@@ -26,16 +26,6 @@ inline Vec load(const Half* p) {
 #endif
 }
 
-inline void store(Half* p, Vec v) {
-#if defined(__AVX512F__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xFFFF, bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__F16C__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
-#else
-    for (int i = 0; i < W; ++i) p[i].bits = float_to_half(v[i]);
-#endif
-}
-
 namespace {
 
 constexpr int PARTS = GROUP / W;  // vectors of a group
