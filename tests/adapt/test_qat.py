@@ -84,6 +84,31 @@ def test_switched_off_it_multiplies_exactly() -> None:
 
 
 @all_weights
+def test_a_weight_that_is_kept_without_gradients_follows_every_change(weights: str) -> None:
+    linear, x = rounded_linear(weights), torch.randn(3, 64)
+
+    def check() -> torch.Tensor:
+        expected = functional.linear(x, RULES[weights](linear.base.weight).dequantized(), linear.base.bias)
+        with torch.no_grad():
+            torch.testing.assert_close(linear(x), expected)
+        return linear._kept.rounded
+
+    assert check() is check()
+    before = check()
+    linear.base.weight.data.copy_(torch.randn(48, 64))  # as a checkpoint is restored
+    assert check() is not before
+    linear(x).sum().backward()
+    assert linear._kept is None  # no copy of the weights stays beside training
+    linear.base.weight.data -= 0.1
+    assert check().dtype == torch.float32
+    linear.base.weight.data = torch.randn(48, 64)
+    check()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert linear(x).dtype == torch.bfloat16
+    check()
+
+
+@all_weights
 def test_in_bfloat16_gradients_are_float32_and_near_those_of_float32(weights: str) -> None:
     gradients = []
     for enabled in (False, True):
@@ -221,7 +246,7 @@ def test_memory_is_planned_for_blocks_that_run_module_by_module(inputs: str) -> 
         measured.append(saved_bytes(own))
         planned.append(saved_activation_bytes(own.config, (20, 20), (), None, trained.saved, native=True))
     ratio = (planned[1] - planned[0]) / (measured[1] - measured[0])
-    assert 1.0 <= ratio < 1.3
+    assert 1.0 <= ratio < 1.4  # an exact input that several linears share is counted for each
 
 
 def saved_bytes(own: Transformer) -> int:

@@ -8,7 +8,7 @@ Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits").
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,7 +23,15 @@ from lmworks.model.rounding_rules import Rule, q4_0, ternary
 WEIGHT_RULES: dict[str, Rule] = {"int4": q4_0, "ternary": ternary}
 """How weights are rounded, by the name that a setting gives it."""
 INPUT_LEVELS = 127
+SAMPLED = 64  # elements by which a changed weight is told from the same one
 LEAST_INPUT = 1e-5  # the smallest absmax of a token's inputs, as in the published code
+
+
+class _KeptWeight(NamedTuple):
+    """A rounded weight, and some elements (n,) of the exact one."""
+
+    sample: torch.Tensor
+    rounded: torch.Tensor
 
 
 class RoundedLinear(Adapter):
@@ -42,6 +50,7 @@ class RoundedLinear(Adapter):
         super().__init__(base)
         base.requires_grad_(True)
         self.weights, self.rule, self.rounds_inputs = weights, WEIGHT_RULES[weights], rounds_inputs
+        self._kept: _KeptWeight | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
@@ -51,7 +60,22 @@ class RoundedLinear(Adapter):
             return self.base(x)
         x, weight, bias = x.to(product_dtype(x)), self.base.get_parameter("weight"), getattr(self.base, "bias", None)
         with torch.autocast(x.device.type, enabled=False):
-            return _RoundedProduct.apply(x, weight, bias, self.rule)
+            if torch.is_grad_enabled():
+                self._kept = None
+                return _RoundedProduct.apply(x, weight, bias, self.rule)
+            return flat_product(x, self._rounded(weight, x.dtype), None if bias is None else bias.to(x.dtype))
+
+    def _rounded(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The rounded weight, kept from one pass without gradients to the next: an answer takes a pass for each token.
+
+        Whether it is still that of the weight is told by some of its elements, all of which a training step changes:
+        steps and checkpoints write into the weight without a trace that autograd would see.
+        """
+        sample = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)].clone()
+        kept = self._kept
+        if kept is None or kept.rounded.dtype != dtype or not torch.equal(kept.sample, sample):
+            kept = self._kept = _KeptWeight(sample, self.rule(weight).dequantized().to(dtype))
+        return kept.rounded
 
     @torch.no_grad()
     def widen_ternary(self) -> None:

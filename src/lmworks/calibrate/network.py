@@ -141,4 +141,5 @@ def _quantize_linears(network: Transformer, block: str, inputs: LinearInputs, ki
     begin = 0
     for name, weight in zip(inputs.names, weights, strict=True):
         store(network, f"{block}.{name}", storage.rows(slice(begin, begin + len(weight))))
+        network.dequantized_from.pop(f"{block}.{name}", None)  # it is in other blocks now
         begin += len(weight)

@@ -44,19 +44,19 @@ def merge_and_quantize(model: LanguageModel, quant_type: QuantType) -> Quantizat
     return measure_loss(model, lambda: quantize(model.network, quant_type))
 
 
-def measure_loss(model: LanguageModel, quantize: Callable[[], object]) -> QuantizationLoss | None:
+def measure_loss(model: LanguageModel, change: Callable[[], object]) -> QuantizationLoss | None:
     """Bits per byte of a text on which nothing is tuned, before a model is quantized and after.
 
     Args:
         model: without adapters.
-        quantize: changes it in place.
+        change: quantizes it in place.
 
     Returns:
         The loss before and after; None of a model that gives no likelihood of a text by itself.
     """
     name, texts = general_pieces(None, GENERAL_BYTES)
     before = _bits_per_byte(model, texts)
-    quantize()
+    change()
     after = _bits_per_byte(model, texts)
     return None if before is None or after is None else QuantizationLoss(name, before, after)
 
