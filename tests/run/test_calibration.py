@@ -65,7 +65,7 @@ def test_a_report_says_what_was_read_and_what_it_cost(model: LanguageModel, tmp_
     done: list[tuple[int, int]] = []
     before = requantization.measure_loss(model, lambda: None)
     report = quantize_model(
-        model, "q4-calibrated", save_lines(tmp_path / "text.txt"), block_kind=block_kind,
+        model, "q4-calibrated", save_lines(tmp_path / "text.txt"), block_kind=block_kind, scaling=True,
         progress=lambda *counts: done.append(counts),
     )  # fmt: skip
     assert done == [(1, 2), (2, 2)]

@@ -59,10 +59,10 @@ def quantize_blocks(
     network: Transformer,
     batches: Sequence[Batch],
     kind: FourBitKind = "Q4_1",
-    scaling: bool = True,
+    scaling: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Quantize the linears of a decoder's blocks in place: GPTQ, after activation-aware scaling.
+    """Quantize the linears of a decoder's blocks in place: GPTQ, if asked for after activation-aware scaling.
 
     Embeddings, head, norms and biases stay as they are, but for norms and biases that scales are folded into.
 

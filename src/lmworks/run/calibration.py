@@ -58,7 +58,7 @@ def quantize_model(
     data: Any,
     *,
     block_kind: FourBitKind = "Q4_1",
-    scaling: bool = True,
+    scaling: bool = False,
     settings: DataSettings | None = None,
     tokens: int = CALIBRATION_TOKENS,
     progress: Progress | None = None,
