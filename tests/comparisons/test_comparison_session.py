@@ -77,6 +77,10 @@ class TestSettings:
             lmworks.compare("m", labelled, data={"validation": 0.2}, out=tmp_path / "out")
         assert "--validation 0.2" in caught.value.hint
 
+    def test_the_hint_for_a_budget_says_how_it_is_written(self, tmp_path, capsys) -> None:
+        assert main(["compare", "m", "rows.csv", "--budget", "a minute", "--out", str(tmp_path / "out")]) == 2
+        assert "give budget a value (time: 90s, 20m or 1h" in capsys.readouterr().err
+
 
 class TestVersions:
     def test_a_file_of_version_1_is_read_under_the_keys_of_today(self, folder) -> None:
