@@ -81,6 +81,17 @@ def behind(result: Result, state: State) -> str:
     return f"{signed(difference['value'])}{'' if difference['differs'] else ' (chance)'}"
 
 
+def about_intervals(state: State) -> str:
+    """Why the intervals of two contenders may overlap though one is behind the other beyond chance; empty where the
+    table has no intervals, or no tests."""
+    if not any(result.interval for result in state.done) or not any(result.difference for result in state.done):
+        return ""
+    return (
+        "The intervals of two contenders may overlap though one is behind the other beyond chance: an interval is of "
+        "one contender alone, and the test is paired, on the same rows."
+    )
+
+
 def _forgetting(result: Result) -> str:
     """The change of the first measure of forgetting."""
     for measure in result.forgetting.values():
