@@ -14,13 +14,14 @@ from tiny_comparisons import result
 
 import lmworks
 from lmworks.base.errors import InputError
+from lmworks.base.settings import parse_overrides
 from lmworks.commands.main import main
-from lmworks.comparisons import comparison, processes
+from lmworks.comparisons import comparison, comparison_data, processes
 from lmworks.comparisons.comparison_api import Comparison
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import STATE, Result, State
 from lmworks.comparisons.contender_recipes import checked, measured_notes
-from lmworks.comparisons.contender_runs import ContenderRuns
+from lmworks.comparisons.contender_runs import ContenderRuns, run_times_of
 from lmworks.comparisons.recommended_recipe import settings_of
 from lmworks.text.rows import DataSettings
 
@@ -54,12 +55,12 @@ class TestSettings:
         path = tmp_path / "tagged.txt"
         path.write_text("".join(f"Anna{n} B-PER\nsings O\n\n" for n in range(60)))
         settings = checked(CompareSettings(model="m", source=str(path)))
-        train, _, test = comparison.divided(settings)
+        train, _, test = comparison_data.divided(settings)
         assert train.kind == "tags"
         State(settings, []).write(tmp_path)
         state = State.read(tmp_path)
-        again, _, held_out = comparison.divided(state.settings)
-        assert comparison.digest(again, held_out) == comparison.digest(train, test)
+        again, _, held_out = comparison_data.divided(state.settings)
+        assert comparison_data.digest(again, held_out) == comparison_data.digest(train, test)
         assert "document" not in ContenderRuns(tmp_path, state).data_settings(validation=False)
         lora = finished(["lora"]).results
         assert "document" not in settings_of(tmp_path, State(state.settings, lora), "lora")[1]
@@ -139,7 +140,7 @@ class TestTestPart:
             lmworks.compare("m", data, out=tmp_path / "out")
         assert "--data.document paragraph" in caught.value.hint
         settings = CompareSettings(model="m", source=str(data), data={"document": "paragraph"})
-        assert len(comparison.divided(settings)[2]) == 40
+        assert len(comparison_data.divided(settings)[2]) == 40
 
     def test_the_hint_for_few_rows_holds_out_no_more_than_there_are(self, labelled, tmp_path) -> None:
         with pytest.raises(InputError, match="too few to tell") as caught:
@@ -148,6 +149,62 @@ class TestTestPart:
         with pytest.raises(InputError, match="too few to tell") as caught:
             lmworks.compare("m", labelled, data={"limit": 60}, out=tmp_path / "out")
         assert "--data.held_out" not in caught.value.hint
+
+
+class TestCheaper:
+    """Options that make a comparison cheaper, which a budget too small is answered with."""
+
+    @pytest.mark.parametrize(
+        ("kind", "columns", "given", "expected"),
+        [
+            ("labels", "text,label", [], ["--data.held_out 200", "--data.limit 1000"]),
+            ("labels", "text,label", ["--data.held_out", "30"], ["--data.held_out 20", "--data.limit 1000"]),
+            ("completion", "prompt,completion", [], ["--evaluate.task_rows 50", "--data.limit 1000", "--canaries 0"]),
+            ("completion", "prompt,completion", ["--canaries", "0"], ["--evaluate.task_rows 50", "--data.limit 1000"]),
+            (
+                "completion",
+                "prompt,completion",
+                ["--data.limit", "300", "--evaluate.task_rows", "20"],
+                ["--canaries 0"],
+            ),
+        ],
+    )
+    def test_they_leave_enough_to_compare_by(self, kind, columns, given, expected, tmp_path) -> None:
+        path = tmp_path / "rows.csv"
+        path.write_text(f"{columns}\n" + "".join(f"film {n},{['good', 'bad'][n % 2]} one\n" for n in range(2000)))
+
+        def settings_with(words: list[str]) -> CompareSettings:
+            values = {"model": "m", "source": str(path), **parse_overrides(words)}
+            return CompareSettings.model_validate(values)
+
+        settings = settings_with(given)
+        train, _, test = comparison_data.divided(settings)
+        assert train.kind == kind
+        options = comparison_data.cheaper_options(settings, {"kind": kind, "training": len(train), "test": len(test)})
+        assert options == expected
+        cheaper = settings_with([*given, *(word for option in options for word in option.split())])
+        comparison_data.refuse_few(cheaper, kind, len(comparison_data.divided(cheaper)[2]))
+
+    def test_without_canaries_less_is_planned(self) -> None:
+        plan = {
+            "process": 1.0, "start": 1.0, "epoch": 2.0, "steps": 50.0, "evaluation": 1.0, "before": 1.0,
+            "most_epochs": 3.0, "is_length_set": False, "token": 1e-3,
+        }  # fmt: skip
+        own, row_counts = Result("lora", "LoRA", "trained", plan=plan), {"training": 800, "validation": 80, "test": 200}
+        measuring = {
+            (kind, canaries): run_times_of(
+                own,
+                State(
+                    CompareSettings(model="m", source="d", canaries=canaries),
+                    [own],
+                    row_counts={**row_counts, "kind": kind},
+                ),
+            ).measuring
+            for kind in ("completion", "labels")
+            for canaries in (0, 4)
+        }
+        assert measuring["completion", 0] < measuring["completion", 4]
+        assert measuring["labels", 0] == measuring["labels", 4] == measuring["completion", 0]
 
 
 class TestAdding:

@@ -79,3 +79,15 @@ def test_a_slow_contender_gets_its_fewest_steps_and_the_others_what_is_left():
     assert lengths["late"].epochs * 100 == pytest.approx(16)
     assert lengths["slow"].seconds == pytest.approx(75.0 - lengths["late"].seconds - 5.0, rel=1e-3)
     assert lengths["slow"].epochs * 100 > 16
+
+
+def test_a_budget_too_small_says_where_the_time_goes():
+    late = replace(SLOW, test=200.0)
+    times = {"counted": COUNTED, "fast": FAST, "late": late, "later": replace(late, measuring=100.0), "slow": SLOW}
+    with pytest.raises(InputError, match="too little for 16 steps of each of 5 contenders") as caught:
+        divide(times, 30.0, 3, 1, cheaper=["--data.limit 500", "--canaries 0"])
+    said = caught.value.hint.partition("besides training most time goes to ")[2]
+    assert said == "later 5 min 02 s, late 3 min 22 s, counted 5.0 s: less with --data.limit 500, --canaries 0"
+    with pytest.raises(InputError) as caught:
+        divide(times, 30.0, 3, 1)
+    assert "less with" not in caught.value.hint

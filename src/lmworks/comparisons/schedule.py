@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of, duration
+from lmworks.base.figures import count_of, duration, list_names
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the full length, in the rounds of a search."""
 MIN_STEPS = 16
 """Of the shortest training of a contender, a search's included; with fewer, there is no search, and all time goes into
 the final runs."""
+MOST_NAMED = 3
+"""Contenders that the hint of a budget too small names, those that need the most time besides training."""
 LEARNING_RATE_FACTOR = 3.0
 """Between neighbouring learning rates of a search."""
 
@@ -87,7 +89,14 @@ def learning_rates(default: float, count: int) -> list[float]:
     return [float(f"{default * LEARNING_RATE_FACTOR**step:.3g}") for step in steps]
 
 
-def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, spent: float = 0.0) -> dict[str, Length]:
+def divide(
+    times: dict[str, RunTimes],
+    budget: float,
+    rates: int,
+    seeds: int,
+    spent: float = 0.0,
+    cheaper: Sequence[str] = (),
+) -> dict[str, Length]:
     """Divide seconds among contenders: equal times, but none more than its most epochs take, and none less than
     :data:`MIN_STEPS` steps take, so that a slow one does not decide how long all of them need.
 
@@ -97,6 +106,7 @@ def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, sp
         rates: learning rates that a search begins with.
         seeds: final runs of each.
         spent: seconds that planning took, which the hint of an error adds to the budget that is needed.
+        cheaper: options with which contenders need less time besides their training, for that hint.
 
     Raises:
         InputError: they are too few for :data:`MIN_STEPS` steps of each.
@@ -119,7 +129,7 @@ def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, sp
         worst = max(short, key=lambda name: times[name].epoch / times[name].steps)
         runs[worst] = []
     if exceeded:
-        _refuse_too_little(times, budget, seeds, spent)
+        _refuse_too_little(times, budget, seeds, spent, cheaper)
     return lengths
 
 
@@ -142,13 +152,22 @@ def _share(times: dict[str, RunTimes], runs: dict[str, list[int]], budget: float
     return low
 
 
-def _refuse_too_little(times: dict[str, RunTimes], budget: float, seeds: int, spent: float) -> NoReturn:
+def _refuse_too_little(
+    times: dict[str, RunTimes], budget: float, seeds: int, spent: float, cheaper: Sequence[str]
+) -> NoReturn:
     """Raise since there are contenders that have no time for their fewest steps."""
     needed = {name: _length(run_times, [], seeds, 0.0).seconds for name, run_times in times.items()}
     fault = f"{duration(budget)} are too little for {MIN_STEPS} steps of each of {count_of(len(times), 'contender')}"
     hint = f"--budget {math.ceil((sum(needed.values()) + spent) / 60) + 1}m"
     if fitting := _fitting(times, needed, budget):
         hint += f", or fewer contenders: --methods {','.join(fitting)}"
+    fixed = {name: run_times.fixed([], seeds) for name, run_times in times.items()}
+    slowest = sorted(fixed, key=lambda name: -fixed[name])[:MOST_NAMED]
+    hint += (
+        f"; besides training most time goes to {list_names([f'{name} {duration(fixed[name])}' for name in slowest])}"
+    )
+    if cheaper:
+        hint += f": less with {list_names(list(cheaper))}"
     raise InputError(fault, "budget", hint)
 
 
