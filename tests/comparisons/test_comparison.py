@@ -15,6 +15,7 @@ import pytest
 from tiny_model import save_tiny
 
 import lmworks
+from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.comparisons import comparison
@@ -90,6 +91,11 @@ def test_the_winner_trains_on_all_the_data(compared, tmp_path, capsys):
     assert main(["tune", "--like", str(compared), "--out", str(tmp_path / "run")]) == 0
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()
     assert "held_out: 0" in recipe
+    state, said = State.read(compared), capsys.readouterr().out
+    recommended = next(own for own in state.done if own.name == state.recommendation["name"])
+    assert f"comparison {compared}: {recommended.title}" in " ".join(said.split())
+    assert f"accuracy {figures.number(recommended.value)} (95 % interval" in " ".join(said.split())
+    assert f"comparison {compared}: {recommended.title}" in (tmp_path / "run" / "report.html").read_text()
     assert lmworks.load(tmp_path / "run").predict(["a fine film"])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_comparisons import comparison as finished
 from tiny_comparisons import result
 
@@ -305,7 +306,18 @@ class TestRecommendedRecipe:
         state.recommendation["name"] = "lora"
         state.write(folder)
         assert main([*words, "--memory", "3GB"]) == 0
-        assert "memory: 3GB" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "memory: 3GB" in shown
+        comparison_of_recipe = yaml.safe_load(shown)["comparison"]
+        lora = state.results[2]
+        assert comparison_of_recipe == {
+            "folder": str(folder),
+            "contender": "LoRA",
+            "figure": "accuracy",
+            "value": lora.value,
+            "interval": lora.interval,
+            "rows": len(lora.numerators),
+        }
         assert not (tmp_path / "run").exists()
 
     def test_without_a_recommendation_a_name_is_needed(self, folder) -> None:
