@@ -74,6 +74,15 @@ class TestSettings:
         assert State.read(tmp_path).settings == settings
         assert State.read(tmp_path).settings.data.model_fields_set == settings.data.model_fields_set
 
+    def test_additional_rows_of_another_kind_are_refused_before_anything_is_measured(self, labelled, tmp_path) -> None:
+        more = tmp_path / "more.csv"
+        more.write_text("prompt,completion\nsay 1,one\n")
+        replay = {"method": "lora", "data": {"additional": str(more)}}
+        with pytest.raises(InputError, match="kind labels needs") as caught:
+            lmworks.compare("m", labelled, methods=["replay"], contender={"replay": replay}, out=tmp_path / "out")
+        assert caught.value.hint == "give rows of kind labels, as the others are: with the columns text, label"
+        assert not (tmp_path / "out").exists()
+
     def test_the_validation_part_is_set_by_the_comparison(self, labelled, tmp_path) -> None:
         with pytest.raises(InputError, match="is chosen by the comparison") as caught:
             lmworks.compare("m", labelled, data={"validation": 0.2}, out=tmp_path / "out")

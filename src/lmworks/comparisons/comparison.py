@@ -30,7 +30,6 @@ from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
 from lmworks.run.result import Say, silent
 from lmworks.text import corpus, python_rows
-from lmworks.text.rows import DataSettings
 
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
@@ -65,7 +64,7 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
     ]
     for result in results:
         for file in result.settings.get("data", {}).get("additional", []):
-            corpus.read(file, DataSettings(kind=train.kind))  # refuses it before anything is measured
+            corpus.read_additional(file, train.kind)  # refuses it before anything is measured
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
     row_counts = {"kind": train.kind, **counts, "digest": digest(train, test)}
     notes = [*test.notes, *measured_notes(settings, train.kind, len(test))]
