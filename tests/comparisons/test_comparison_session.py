@@ -143,6 +143,13 @@ class TestTestPart:
             lmworks.compare("m", labelled, evaluate={"measured": 12}, out=tmp_path / "out")
         assert "--evaluate.measured 40:" in caught.value.hint
 
+    def test_one_label_alone_is_refused(self, tmp_path) -> None:
+        data = tmp_path / "rows.csv"
+        data.write_text("text,label\n" + "".join(f"film {n},good\n" for n in range(200)))
+        with pytest.raises(InputError, match="every row to train on has the label 'good'"):
+            lmworks.compare("m", data, methods=["majority", "tfidf-logreg"], out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     def test_the_hint_for_one_long_text_works(self, tmp_path) -> None:
         data = tmp_path / "book.txt"
         data.write_text("\n\n".join(f"This is paragraph {n}. It is as long as others are." for n in range(200)))

@@ -21,7 +21,7 @@ from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL
 from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
-from lmworks.comparisons.comparison_data import cheaper_options, digest, divided, refuse_few
+from lmworks.comparisons.comparison_data import cheaper_options, digest, divided, refuse_few, refuse_one_label
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
 from lmworks.comparisons.contender_recipes import checked, measured_notes, recipe_groups, refuse_chosen
@@ -54,6 +54,7 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         raise InputError("is there already and not empty", str(folder), "choose another --out")
     settings = checked(settings)
     train, validation, test = divided(settings)
+    refuse_one_label(train)
     refuse_few(settings, train.kind, len(test))
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [

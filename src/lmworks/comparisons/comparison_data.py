@@ -75,6 +75,18 @@ def _more_rows(table: Table, settings: DataSettings, wanted: int) -> str:
     return f"hold out more, {option('held_out', str(wanted))}{most}, or give more rows"
 
 
+def refuse_one_label(train: Table) -> None:
+    """Refuse rows to train on that have one label alone.
+
+    Raises:
+        InputError: they have.
+    """
+    labels = {row.values.get("label") for row in train.rows}
+    if train.kind in ("labels", "pair_labels") and len(labels) == 1:
+        fault = f"every row to train on has the label {labels.pop()!r}: there is nothing to learn"
+        raise InputError(fault, train.name, "add rows with other labels")
+
+
 def cheaper_options(settings: CompareSettings, row_counts: dict[str, Any]) -> list[str]:
     """Options with which the same contenders need less time besides their training: half of the rows, as far as enough
     are left to compare by.
