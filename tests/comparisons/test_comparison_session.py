@@ -4,9 +4,12 @@ killed or stand in each other's way. Nothing is trained."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -262,6 +265,49 @@ class TestAdding:
         with pytest.raises(InputError, match="no comparison"):
             comparison.add(tmp_path, "lora")
         assert list(tmp_path.iterdir()) == []
+
+
+class TestReadOnly:
+    """A comparison in a place that may not be written."""
+
+    @pytest.fixture
+    def read_only(self, folder, monkeypatch) -> Path:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            return refuse() if set(mode) & set("wax+") else read(path, mode, *arguments, **options)
+
+        read = Path.open
+        monkeypatch.setattr(Path, "open", open_)
+        for name in ("mkdir", "unlink", "symlink_to"):
+            monkeypatch.setattr(Path, name, refuse)
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+        return folder
+
+    def test_a_finished_one_is_shown(self, read_only, capsys) -> None:
+        before = (read_only / STATE).read_bytes()
+        assert main(["compare", "--out", str(read_only)]) == 0
+        assert "recommended: LoRA" in capsys.readouterr().out
+        assert (read_only / STATE).read_bytes() == before
+
+    def test_one_without_its_recommendation_is_shown_with_it(self, folder, request, capsys) -> None:
+        state = State.read(folder)
+        state.recommendation = {}
+        state.write(folder)
+        request.getfixturevalue("read_only")
+        assert main(["compare", "--out", str(folder)]) == 0
+        assert "recommended: " in capsys.readouterr().out
+
+    def test_an_unfinished_one_is_refused(self, folder, request, capsys) -> None:
+        state = State.read(folder)
+        state.results[0].state = "open"
+        state.write(folder)
+        request.getfixturevalue("read_only")
+        assert main(["compare", "--out", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"{folder}: may not be written: Read-only file system" in said
+        assert "go on with the copy" in said
 
 
 class TestTwoProcesses:

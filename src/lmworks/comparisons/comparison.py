@@ -9,6 +9,7 @@ that a comparison that was killed goes on where it was, to the same table.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -89,10 +90,13 @@ def resume(folder: str | Path, say: Say | None = None) -> State:
     """Go on with a comparison that was killed or stopped; of a finished one, what it came to.
 
     Raises:
-        InputError: there is none, or its data have changed.
+        InputError: there is none, its data have changed, or it is not finished and its folder may not be written.
     """
     folder = Path(folder)
-    State.read(folder)  # refuses a folder of anything else before it is locked
+    state = State.read(folder)  # refuses a folder of anything else before it is locked
+    if not os.access(folder, os.W_OK) and all(result.state != "open" for result in state.results):
+        state.recommendation = state.recommendation or recommendation.recommend(state, results.settle(state))
+        return state
     with processes.locked(folder):
         return _Session(folder, State.read(folder), say or silent).run()
 
