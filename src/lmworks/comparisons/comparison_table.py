@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, number, signed
+from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, list_names, number, signed
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.recommendation import is_nothing_right
 
@@ -125,7 +125,9 @@ def remarks(state: State) -> list[str]:
             lines.append(f"{result.title} is left out: {result.reason}")
         elif result.state == "open":
             lines.append(f"{result.title} is still to come")
-        lines += [f"{result.title}: {note}" for note in result.notes]
+    for note in dict.fromkeys(note for result in state.results for note in result.notes):
+        titles = [result.title for result in state.results if note in result.notes]
+        lines.append(f"{list_names(titles)}: {note}")
     unsearched = [result.title for result in state.done if result.kind == "trained" and not result.searches]
     if unsearched and state.settings.rates > 1:
         lines.append(f"no search of the learning rate, for which the budget is too short: {', '.join(unsearched)}")

@@ -318,6 +318,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "held_out": setup.held_out.report.rows,
         "divided_inside": setup.is_divided_inside,
         "held_out_examples": setup.held_out.report.examples,
+        "held_out_truncated": setup.held_out.report.truncated,
         "notes": [*report.notes, *setup.evaluation.notes],
     }
 
