@@ -57,10 +57,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         hint = f'lmworks answer {args.model} --context FILE --question "QUESTION"'
         raise InputError("the model answers questions about a text, and gives it no label", "--text", hint)
     source: Any = args.data if args.text is None else [{"text": args.text}]
-    settings = settings_for(args.model, source, given, args.head) if args.data else DataSettings(kind="text")
+    settings = DataSettings(kind="text") if args.data is None else settings_for(args.model, source, given, args.head)
     predict_file.check_out(args.out, source)
     predicted = predict(model, source, settings)
-    for note in predict_file.notes_of(predicted.table, args.model, source, args.head) if args.data else ():
+    notes = [] if args.data is None else predict_file.notes_of(predicted.table, args.model, source, args.head)
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     show_rows(predicted, max(args.rows, 0))
     if args.out:
