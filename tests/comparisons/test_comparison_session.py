@@ -65,8 +65,7 @@ class TestSettings:
         again, _, held_out = comparison_data.divided(state.settings)
         assert comparison_data.digest(again, held_out) == comparison_data.digest(train, test)
         assert "document" not in ContenderRuns(tmp_path, state).data_settings(validation=False)
-        lora = finished(["lora"]).results
-        assert "document" not in settings_of(tmp_path, State(state.settings, lora), "lora")[1]
+        assert "document" not in settings_of(tmp_path, finished(["lora"], settings=state.settings), "lora")[1]
 
     @pytest.mark.parametrize("given", [{}, {"limit": 50}, {"held_out": 0.3}, DataSettings(limit=50)])
     def test_the_size_of_the_test_part_is_kept(self, given, tmp_path) -> None:
