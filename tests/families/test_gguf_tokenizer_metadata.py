@@ -137,6 +137,12 @@ def _wordpiece(tokenizer: Tokenizer) -> None:
     tokenizer.core = Core(models.WordPiece(vocab={"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
 
 
+def _bytes_alone(tokenizer: Tokenizer) -> None:
+    state = json.loads(tokenizer.core.to_str())
+    state["model"]["merges"] = []
+    tokenizer.core = Core.from_str(json.dumps(state))
+
+
 def _strip(tokenizer: Tokenizer) -> None:
     tokenizer.core.add_special_tokens([AddedToken("<strip>", special=True, normalized=False, lstrip=True)])
 
@@ -158,6 +164,7 @@ def _closing(tokenizer: Tokenizer) -> None:
         (_other_step, "Whitespace"),
         (_prefix, "space before each text"),
         (_wordpiece, "WordPiece"),
+        (_bytes_alone, "no merges"),
         (_strip, "'a <strip> b'"),
         (_ends, "would not end at"),
         (_closing, "around each text"),

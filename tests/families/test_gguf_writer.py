@@ -36,6 +36,7 @@ CLOSE = {"rtol": 0.0, "atol": 1e-5}
 VOCABULARY = byte_level().vocab_size
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 8192}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {"n_positions": 1024}),  # what transformers takes for every gpt2 in a GGUF file
     "gpt2-untied": ("gpt2", {"n_positions": 1024, "tie_word_embeddings": False}),
@@ -48,23 +49,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 HERE_ALONE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-biases": ("llama", {"attention_bias": True, "num_key_value_heads": 1, "head_dim": 12}),
-    "qwen3-narrow": ("qwen3", {"attention_bias": True}),
+    "qwen3-narrow": ("qwen3", {}),
     "mistral-short": ("mistral", {"sliding_window": 64}),  # as long as the context: no window
     "linear": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.5}}),
-    "yarn": ("qwen2", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}),
-    "yarn-settings": (
-        "llama",
-        {
-            "rope_scaling": {
-                "rope_type": "yarn",
-                "factor": 4.0,
-                "original_max_position_embeddings": 16,
-                "attention_factor": 1.3,
-                "beta_fast": 24.0,
-                "beta_slow": 2.0,
-            }
-        },
-    ),
+    "yarn": ("qwen2", {"rope_scaling": YARN}),
+    "yarn-factor": ("llama", {"rope_scaling": YARN | {"attention_factor": 1.3}}),
     "llama3": (
         "llama",
         {"head_dim": 32, "rope_theta": 500_000.0, "max_position_embeddings": 131_072, "rope_scaling": LLAMA3},
@@ -215,6 +204,8 @@ def test_ternary_weights_survive(theirs: Callable[..., Any], tmp_path: Path) -> 
         ("mistral", {"sliding_window": 16}, "sliding windows"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "one of 8 tokens"),
         ("llama", {"mlp_bias": True}, "mlp.*bias"),
+        ("qwen3", {"attention_bias": True}, "bias of o_proj"),
+        ("llama", {"rope_scaling": YARN | {"beta_fast": 24.0}}, "'beta_fast': 24.0"),
         ("llama", {"hidden_act": "gelu"}, "activation 'gelu'"),
         ("gpt2", {"activation_function": "relu"}, "activation 'relu'"),
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling"),

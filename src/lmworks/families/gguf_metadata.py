@@ -44,7 +44,13 @@ def architecture_of(config: ModelConfig, family: Family, place: str) -> str:
     if any(window < config.max_position_embeddings for window in windows if window is not None):
         fault = f"llama.cpp computes the architecture {ARCHITECTURES[family.name]} without sliding windows, and it has"
         raise InputError(f"{fault} one of {min(filter(None, windows))} tokens", place, AS_FOLDER)
-    return ARCHITECTURES[family.name]
+    architecture = ARCHITECTURES[family.name]
+    if architecture == "qwen3" and config.output_bias:
+        raise InputError("llama.cpp's architecture qwen3 has no bias of o_proj, and the model has", place, AS_FOLDER)
+    if architecture == "qwen2" and config.head_size * config.num_attention_heads != config.hidden_size:
+        fault = f"heads of {config.head_size} are not equal shares of {config.hidden_size}"
+        raise InputError(f"{fault}, as llama.cpp's architecture qwen2 needs them", place, AS_FOLDER)
+    return architecture
 
 
 def metadata_of(config: ModelConfig, architecture: str, name: str, kind: str) -> dict[str, Any]:
@@ -121,16 +127,13 @@ def _rope(scaling: RopeScaling | None) -> dict[str, Any]:
     keys: dict[str, Any] = {"rope.scaling.type": scaling.kind, "rope.scaling.factor": float(scaling.factor)}
     if scaling.kind == "linear":
         return keys
-    usual = RopeScaling(kind="yarn")
+    # beta_fast and beta_slow have keys too, but llama.cpp does not read them for these architectures
     if scaling.original_max_position_embeddings is not None:
         keys["rope.scaling.original_context_length"] = scaling.original_max_position_embeddings
     if not _is_usual(scaling):
         # llama.cpp's factor multiplies the scale that transformers' attention_factor replaces
         assert scaling.attention_factor is not None
         keys["rope.scaling.attn_factor"] = scaling.attention_factor / _usual_scale(scaling)
-    for name, key in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):
-        if getattr(scaling, name) != getattr(usual, name):
-            keys[f"rope.scaling.{key}"] = float(getattr(scaling, name))
     return keys
 
 

@@ -35,7 +35,9 @@ from lmworks.text.tokenizer import Tokenizer
 AS_FOLDER = "lmworks save writes the model as a Hugging Face folder, with its tokenizer.json"
 ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "mask": "mask", "cls": "cls"}
 ROLES |= {"sep": "seperator"}  # llama.cpp's spelling
-SPACE = "▁"  # what SentencePiece writes for a space
+# Names at which llama.cpp ends a text whatever the metadata says (src/llama-vocab.cpp).
+NAMED_ENDS = (*ENDINGS, "</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_utterance>", "<turn|>")
+NAMED_ENDS += ("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[")
 SAMPLE = 20_000  # characters of prose that are compared
 HARD_TEXTS = (
     "",
@@ -126,6 +128,8 @@ def _byte_level(state: Mapping[str, Any], place: str) -> dict[str, Any]:
         fault = "llama.cpp has no name for the expressions by which its tokenizer cuts texts"
         raise InputError(f"{fault}: {' then '.join(expressions) or 'none'}", place, AS_FOLDER)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in state["model"]["merges"]]
+    if not merges:
+        raise InputError("its tokenizer has no merges, without which llama.cpp opens none", place, AS_FOLDER)
     return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name, "tokenizer.ggml.merges": merges}
 
 
@@ -203,7 +207,7 @@ def _check(tokenizer: Tokenizer, metadata: Mapping[str, Any], place: str) -> lis
     again = tokenizer_of(metadata, place)
     if fault := _difference(tokenizer, again) or _difference_of_texts(tokenizer, again):
         raise InputError(f"its tokenizer would not survive in a GGUF file: {fault}", place, AS_FOLDER)
-    more = sorted(again.piece(index) for index in again.end_ids - tokenizer.end_ids)
+    more = [name for name in NAMED_ENDS if tokenizer.core.token_to_id(name) not in (None, *tokenizer.end_ids)]
     return [f"llama.cpp ends texts at {', '.join(more)} too, by the name"] if more else []
 
 
