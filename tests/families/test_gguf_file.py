@@ -51,6 +51,8 @@ def test_every_type_is_read_as_the_library_reads_it(name: str, tmp_path: Path, m
     kind = TYPES[name]
     generator = np.random.default_rng(5)
     values = generator.standard_normal((6, 512), np.float32)
+    if name.startswith("TQ"):  # three levels
+        values = np.sign(values)
     try:
         stored = gguf.quantize(values, kind)
         wanted = gguf.dequantize(stored, kind)
