@@ -164,7 +164,7 @@ def test_faults_are_found_before_anything_is_trained(model, labelled, tmp_path):
             lmworks.compare(model, labelled, out=tmp_path / "out", **arguments)
     with pytest.raises(InputError, match="too few to tell anything apart"):
         lmworks.compare(model, few, out=tmp_path / "out")
-    with pytest.raises(InputError, match="too little for a step") as caught:
+    with pytest.raises(InputError, match="too little for 16 steps") as caught:
         lmworks.compare(model, labelled, budget="1s", methods=["lora", "full"], out=tmp_path / "out", task="classify")
     assert "--budget" in caught.value.hint
     assert not (tmp_path / "out").exists()

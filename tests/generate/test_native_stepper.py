@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import BLOCK_KINDS, engine_of, native_stepper, unsupported
+from lmworks.generate.native_weights import BLOCK_KINDS, native_stepper, unsupported, weights_of
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.native_module import native_module
@@ -176,7 +176,7 @@ def test_networks_that_it_cannot_compute_are_named():
 
 
 def test_faults_are_refused_and_leave_the_sequences_usable():
-    engine = engine_of(network_of())
+    engine = weights_of(network_of()).engine
     sequence, logits = engine.add_sequence(4), np.empty((1, 97), np.float32)
 
     def step(*tokens: int, numbers: int = sequence) -> None:
@@ -200,7 +200,7 @@ def test_faults_are_refused_and_leave_the_sequences_usable():
 def test_threads_take_turns():
     """Steps and removals of sequences by several threads at once: none waits for ever, each gets its own logits."""
     network, starts = network_of(), prompts((5, 9, 13, 17))
-    engine = engine_of(network)
+    engine = weights_of(network).engine
 
     def run(start: RowStart) -> np.ndarray:
         for _ in range(20):
@@ -221,7 +221,7 @@ def test_dense_matrices_are_kept_in_bfloat16_where_that_is_asked_for():
     network = network_of(spread=0.1)
     starts, sizes, logits = prompts((5, 9)), [], []
     for precision in ("float32", "bfloat16"):
-        sizes.append(engine_of(network, precision).sizes()[0])
+        sizes.append(weights_of(network, precision).engine.sizes()[0])
         stepper = native_stepper(network, precision)
         stepper.prefill(starts)
         logits.append(stepper.logits)

@@ -371,7 +371,7 @@ class _Session:
         for result in filter(lambda result: result.epochs, open_):
             result.epochs *= ratio  # type: ignore[operator]
             steps = result.epochs * result.plan["steps"]
-            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_SEARCH_STEPS
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_STEPS
             if steps < 1:
                 result.state, result.reason = "left out", "nothing of the budget is left for a step"
                 continue

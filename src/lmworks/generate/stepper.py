@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 RESERVE = 256  # tokens to make room for behind a prompt where nobody says how many will come
 
-Logits = Any  # (B, V): a NumPy array or a torch tensor; sampling.as_tensor reads both
+Logits = Any  # (B, V): a NumPy array or a torch tensor; sampling.as_array reads both
 
 
 class RowStart(NamedTuple):

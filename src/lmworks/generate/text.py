@@ -9,7 +9,7 @@ from typing import Literal
 from lmworks.base.errors import InputError
 from lmworks.generate.beam import decode_best
 from lmworks.generate.decode import Steps, Token, check_prompts, decode
-from lmworks.generate.sampling import Rules, SamplingSettings, as_tensor
+from lmworks.generate.sampling import Rules, SamplingSettings, as_array, largest, softmax
 from lmworks.generate.stepper import RowStart, Stepper, Usage
 from lmworks.text.tokenizer import Tokenizer
 
@@ -249,7 +249,5 @@ def next_tokens(stepper: Stepper, tokenizer: Tokenizer, text: str, top: int) -> 
     ids = tokenizer.encode(text, special=True)
     check_prompts(stepper, [ids])
     stepper.prefill([RowStart(ids)], reserve=0)
-    logits = as_tensor(stepper.logits)[0]
-    best = logits.float().softmax(-1).topk(min(top, len(logits)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [(tokenizer.piece(token), probability) for token, probability in pairs]
+    probabilities = softmax(as_array(stepper.logits)[0])
+    return [(tokenizer.piece(token), float(probabilities[token])) for token in largest(probabilities, top).tolist()]
