@@ -64,17 +64,15 @@ class Stepwise:
 
 
 class Lmworks(Stepwise):
-    """The native engine, as ``prepare`` makes it: weights stay as the file has them."""
+    """The native engine, as ``lmworks generate`` opens it: packed weights of the cache, and no PyTorch."""
 
     def __init__(self, place: str) -> None:
-        import lmworks
-        from lmworks.generate.native_stepper import NativeStepper
+        from lmworks.language_model.engine_cache import open_kept
 
-        use_threads()
-        self.model = lmworks.load(place, storage="stored").prepare()
-        self.stepper = self.model.stepper()
-        if not isinstance(self.stepper, NativeStepper):
-            raise SystemExit("the native engine does not compute this model here: lmworks doctor tells why")
+        model = open_kept(place)
+        if model is None:
+            raise SystemExit("the cache lacks the packed weights: inference_arms.py pack FILE")
+        self.stepper = model.stepper()
 
     def prefill(self, rows: list[list[int]]) -> list[int]:
         from lmworks.generate.stepper import RowStart
@@ -211,6 +209,20 @@ class CTranslate2:
         return time.perf_counter() - started
 
 
+def pack(place: str) -> dict[str, float]:
+    """Keep a file's packed weights in the cache, as the first ``lmworks generate`` does; seconds."""
+    import lmworks
+    from lmworks.language_model import engine_cache
+
+    started = time.perf_counter()
+    if engine_cache.open_kept(place) is None:
+        model = lmworks.load(place, storage="stored").prepare("float32")
+        if model.engine_fault:
+            raise SystemExit(f"the native engine does not compute this model here: {model.engine_fault}")
+        engine_cache.keep(model)
+    return {"seconds": time.perf_counter() - started}
+
+
 def measure(engine: Any, lengths: Sequence[int], together: bool) -> dict[str, float]:
     """Tokens per second by length of the prompt, and the peak of memory before sequences run together."""
     engine.timed([ids(16)], 4)
@@ -281,11 +293,17 @@ def machine_rates() -> dict[str, float]:
     return reading | {name: rate for name, rate in rates.items() if " by " not in name}
 
 
+ENGINES: dict[str, Any] = {
+    "lmworks": Lmworks,
+    "llama.cpp": LlamaCpp,
+    "transformers": Transformers,
+    "ctranslate2": CTranslate2,
+}
+
+
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument(
-        "kind", choices=["lmworks", "llama.cpp", "transformers", "ctranslate2", "likelihoods", "machine"]
-    )
+    options.add_argument("kind", choices=[*ENGINES, "pack", "likelihoods", "machine"])
     options.add_argument(
         "place", nargs="?", default="", help="the model's file or folder; of transformers the precision"
     )
@@ -293,16 +311,14 @@ def main() -> None:
     options.add_argument("--lengths", type=int, nargs="+", default=list(NEW), choices=list(NEW))
     options.add_argument("--together", action="store_true")
     given = options.parse_args()
-    if given.kind in ("likelihoods", "machine"):
-        print(json.dumps(likelihoods(given.place) if given.kind == "likelihoods" else machine_rates()))
-        return
-    engines = {
-        "lmworks": Lmworks,
-        "llama.cpp": lambda place: LlamaCpp(place, given.flash_attention),
-        "transformers": Transformers,
-        "ctranslate2": CTranslate2,
-    }
-    print(json.dumps(measure(engines[given.kind](given.place), given.lengths, given.together)))
+    if given.kind == "machine":
+        figures = machine_rates()
+    elif given.kind in ("pack", "likelihoods"):
+        figures = (pack if given.kind == "pack" else likelihoods)(given.place)
+    else:
+        more = [given.flash_attention] if given.kind == "llama.cpp" else []
+        figures = measure(ENGINES[given.kind](given.place, *more), given.lengths, given.together)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
