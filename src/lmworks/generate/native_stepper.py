@@ -78,6 +78,11 @@ class NativeStepper:
         self.logits = logits[-1:]
         return logits
 
+    def truncate(self, length: int) -> None:
+        """Forget all tokens of the only row but the first ``length``; :meth:`extend` or :meth:`step` comes next."""
+        (number,) = self._sequences
+        self._engine.truncate_sequence(number, length)
+
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order."""
         if list(rows) == list(range(len(self._sequences))):
