@@ -66,6 +66,15 @@ def network_of(spread: float = 0.3, **changes) -> Transformer:
     return network
 
 
+def store_in_blocks(network: Transformer, kind: str) -> None:
+    quants = pytest.importorskip("gguf.quants")
+    from gguf.constants import GGMLQuantizationType
+
+    for name, linear in list(named_linears(network)):
+        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
+        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+
+
 def prompts(lengths=PROMPTS) -> list[RowStart]:
     return [RowStart(torch.randint(0, 97, (length,)).tolist()) for length in lengths]
 
@@ -117,16 +126,30 @@ def test_a_row_gets_the_bits_that_it_gets_alone():
         assert (alone.logits[0] == together.logits[row]).all()
 
 
+@pytest.mark.parametrize("kind", [None, *BLOCK_KINDS])
+def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(kind, instruction_set):
+    network = network_of(spread=0.1)
+    if kind is not None:
+        store_in_blocks(network, kind)
+    tokens = torch.randint(0, 97, (20,)).tolist()
+    once, singly = native_stepper(network), native_stepper(network)
+    for stepper in (once, singly):
+        stepper.prefill([RowStart([5, 6, 7])])
+    logits = once.extend(tokens)
+    assert logits.shape == (20, 97)
+    assert once.lengths == [23]
+    for row, token in zip(logits, tokens, strict=True):
+        singly.step([token])
+        assert (singly.logits[0] == row).all()
+    assert (once.logits == singly.logits).all()
+    assert once.usage == singly.usage
+
+
 @pytest.mark.parametrize("kind", list(BLOCK_KINDS))
 def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruction_set):
     """Each product rounds its input to 8 bits, or to bfloat16: some thousandths of the largest logit remain."""
-    quants = pytest.importorskip("gguf.quants")
-    from gguf.constants import GGMLQuantizationType
-
     network = network_of(spread=0.1)
-    for name, linear in list(named_linears(network)):
-        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
-        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+    store_in_blocks(network, kind)
     starts = prompts()
     ours, theirs = native_stepper(network), TorchStepper(network)
     for stepper in (ours, theirs):

@@ -100,8 +100,8 @@ def read_config(path: str | Path) -> tuple[Family, dict[str, Any]]:
 
 
 def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
-    name = file.metadata.get("general.architecture")
-    _refuse_other_kinds(file)
+    name = value_of(file.metadata, "general.architecture", str, str(file.path))
+    _refuse_other_kinds(file, name)
     if name not in ARCHITECTURES:
         raise InputError(
             f"a model of architecture {name!r} is not read here",
@@ -112,7 +112,7 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
         if needed not in file.tensors or len(file.tensors[needed].shape) != 2:
             raise InputError(f"tensor {needed} is missing", str(file.path), FETCH_AGAIN)
-    divisors = file.read([FREQUENCIES])[FREQUENCIES].double().numpy() if FREQUENCIES in file.tensors else None
+    divisors = file.read([FREQUENCIES])[FREQUENCIES].double().flatten().numpy() if FREQUENCIES in file.tensors else None
     hf_config = keys_of_metadata(file.metadata, file.tensors, divisors, str(file.path))
     vocabulary = file.tensors["token_embd.weight"].shape[0]
     return FAMILIES[name], hf_config | {"vocab_size": vocabulary, "tie_word_embeddings": _tied(file)}
@@ -142,15 +142,16 @@ def keys_of_metadata(
     return {"model_type": name, "architectures": [FAMILIES[name].architecture]} | hf_config
 
 
-def _refuse_other_kinds(file: GGUFFile) -> None:
+def _refuse_other_kinds(file: GGUFFile, architecture: str | None) -> None:
     """Say what a GGUF file is that holds no whole model: an adapter, a projector, a vocabulary, statistics."""
-    kind, place = file.metadata.get("general.type", "model"), str(file.path)
+    place = str(file.path)
+    kind = value_of(file.metadata, "general.type", str, place, "model")
     if kind == "adapter" or any(key.startswith("adapter.") for key in file.metadata):
         hint = (
             "merge it into its base with llama.cpp's llama-export-lora, or take the PEFT folder that it was made from"
         )
         raise InputError("this is an adapter (LoRA as GGUF), not a model", place, hint)
-    if kind == "mmproj" or file.metadata.get("general.architecture") == "clip":
+    if kind == "mmproj" or architecture == "clip":
         hint = "open the file of the language model that lies beside it; lmworks reads text alone"
         raise InputError("this is a projector (of pictures or sound, mmproj), not a language model", place, hint)
     if kind == "imatrix":
@@ -239,6 +240,9 @@ def _rope(metadata: _Metadata, divisors: np.ndarray | None) -> dict[str, Any]:
     theta, context = _short(metadata.take("rope.freq_base", float, 10_000.0)), metadata.count("context_length")
     kind = metadata.take("rope.scaling.type", str, "none")
     factor = _short(metadata.take("rope.scaling.factor", float, metadata.take("rope.scale_linear", float, 1.0)))
+    if not factor >= 0.0 or theta <= 0.0:
+        fault = f"{metadata.prefix}rope.freq_base is {theta}, the factor of its scaling {factor}"
+        raise InputError(fault, metadata.place, FETCH_AGAIN)
     original = metadata.take("rope.scaling.original_context_length", int)
     fields = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
     yarn = {ours: metadata.take(f"rope.scaling.{theirs}", float) for ours, theirs in fields.items()}
@@ -252,7 +256,7 @@ def _rope(metadata: _Metadata, divisors: np.ndarray | None) -> dict[str, Any]:
     elif kind == "yarn":
         scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original or context}
         # llama.cpp's attn_factor multiplies the scale that transformers' attention_factor replaces
-        if (given := yarn.pop("attention_factor")) not in (None, 1.0):
+        if (given := yarn.pop("attention_factor")) not in (None, 1.0) and factor > 0.0:
             yarn["attention_factor"] = given * (0.1 * math.log(factor) + 1.0)
         keys["rope_scaling"] = scaling | {name: value for name, value in yarn.items() if value is not None}
     elif kind != "none":

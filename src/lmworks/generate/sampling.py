@@ -22,6 +22,11 @@ from lmworks.generate.stepper import Logits
 MOST_BEAMS = 64  # each has a KV cache of its own
 
 
+MOST_GUESSES = 16
+"""Tokens that are guessed at a time. The native engine multiplies 32 or more otherwise than one (in tiles of AMX), and
+a text could differ in a word."""
+
+
 class SamplingSettings(Settings):
     """How the next token is chosen and when to stop. Temperature 0 is greedy."""
 
@@ -44,6 +49,13 @@ class SamplingSettings(Settings):
     seed: Seed = Field(0, description="The same seed draws the same text.")
     stop: list[str] = Field(default_factory=list, description="Stop before any of these strings.")
 
+    prompt_lookup: int = Field(
+        0,
+        ge=0,
+        le=MOST_GUESSES,
+        description="Greedy decoding of one prompt: guess so many tokens from what followed the same words earlier, "
+        "and check them at once. The text is the same; one that repeats its prompt comes sooner. 0: off.",
+    )
     slide: bool | None = Field(
         None,
         description="Where the context is full: true drops the oldest tokens and goes on, false ends; none: true for "
@@ -56,6 +68,11 @@ class SamplingSettings(Settings):
             raise ValueError("beam search (num_beams) draws nothing: set temperature to 0, or num_beams to 1")
         if self.num_beams > 1 and self.slide:
             raise ValueError("beam search (num_beams) does not slide: set slide to false, or num_beams to 1")
+        if self.prompt_lookup and (self.temperature > 0 or self.num_beams > 1 or self.slide):
+            raise ValueError(
+                "prompt_lookup is for greedy decoding: set temperature to 0, num_beams to 1 and slide to false, or "
+                "prompt_lookup to 0"
+            )
         return self
 
 

@@ -157,6 +157,14 @@ public:
         return last_number_;
     }
 
+    // Forgets all tokens of a sequence but the first ``length``.
+    void truncate_sequence(std::int64_t number, Size length) {
+        const Locked locked(mutex_);
+        Sequence& own = sequence(number);
+        if (length < 0 || length > own.length) throw std::invalid_argument("the sequence has fewer tokens");
+        own.length = length;
+    }
+
     void remove_sequence(std::int64_t number) {
         const Locked locked(mutex_);
         sequences_.erase(number);
@@ -339,6 +347,7 @@ void bind_engine(nb::module_& m) {
         .def("finish", &Engine::finish)
         .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"))
         .def("copy_sequence", &Engine::copy_sequence, nb::arg("sequence"), nb::arg("length"), nb::arg("capacity"))
+        .def("truncate_sequence", &Engine::truncate_sequence, nb::arg("sequence"), nb::arg("length"))
         .def("remove_sequence", &Engine::remove_sequence, nb::arg("sequence"))
         .def("length", &Engine::length, nb::arg("sequence"))
         .def("step", &Engine::step, nb::arg("sequences"), nb::arg("tokens"), nb::arg("wanted"), nb::arg("logits"))
