@@ -10,9 +10,13 @@ from lmworks.comparisons.contenders import CONTENDERS, choose
 
 
 def test_every_method_is_compared_and_no_name_stands_for_two():
-    named = [name for method in METHODS.values() for name in (method.variants or {method.name.replace("_", "-"): {}})]
+    compared = [method for method in METHODS.values() if method.is_compared]
+    named = [name for method in compared for name in (method.variants or {method.name.replace("_", "-"): {}})]
     assert len(named) == len(set(named))
-    assert {CONTENDERS[name].settings["method"] for name in named} == set(METHODS)
+    assert {CONTENDERS[name].settings["method"] for name in named} == {method.name for method in compared}
+    assert "qat" not in CONTENDERS  # it answers another question: what a model in few bits can reach
+    rounded = choose(["rounded"], {"rounded": {"method": "qat"}}, "text")
+    assert [own.settings["method"] for own in rounded] == ["qat"]
     for name, contender in CONTENDERS.items():
         method = contender.settings.get("method")
         if method is not None:

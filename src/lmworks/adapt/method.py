@@ -58,6 +58,7 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
+        is_compared: whether a comparison of methods tries it without being told to.
         variants: what a comparison of methods tries of it: name -> its settings; empty: itself by its defaults.
     """
 
@@ -70,6 +71,7 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
+    is_compared: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, settings: S | None = None) -> None:

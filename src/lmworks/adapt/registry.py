@@ -18,6 +18,7 @@ from lmworks.adapt.method import Method, ModelKind, NoSettings
 from lmworks.adapt.prefix_tuning import PrefixTuning
 from lmworks.adapt.prompt_tuning import PromptTuning
 from lmworks.adapt.prompting import Prompting
+from lmworks.adapt.qat import QAT
 from lmworks.adapt.qlora import QLoRA
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         QLoRA,
         Full,
+        QAT,
         LastLayers,
         BitFit,
         LinearProbe,

@@ -56,10 +56,11 @@ def _of_method(name: str, method: str, options: dict[str, Any]) -> Contender:
 
 
 def _of_methods() -> list[Contender]:
-    """The variants of every method."""
+    """The variants of every method that is compared."""
     return [
         _of_method(name, method.name, options)
         for method in METHODS.values()
+        if method.is_compared
         for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items()
     ]
 

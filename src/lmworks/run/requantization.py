@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,22 @@ def merge_and_quantize(model: LanguageModel, quant_type: QuantType) -> Quantizat
     """
     adapters.merge(model.network)
     widen(model.network)
+    return measure_loss(model, lambda: quantize(model.network, quant_type))
+
+
+def measure_loss(model: LanguageModel, change: Callable[[], object]) -> QuantizationLoss | None:
+    """Bits per byte of a text on which nothing is tuned, before a model is quantized and after.
+
+    Args:
+        model: without adapters.
+        change: quantizes it in place.
+
+    Returns:
+        The loss before and after; None of a model that gives no likelihood of a text by itself.
+    """
     name, texts = general_pieces(None, GENERAL_BYTES)
     before = _bits_per_byte(model, texts)
-    quantize(model.network, quant_type)
+    change()
     after = _bits_per_byte(model, texts)
     return None if before is None or after is None else QuantizationLoss(name, before, after)
 
