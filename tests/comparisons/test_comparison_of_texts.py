@@ -40,7 +40,7 @@ def test_texts_and_planted_secrets(sums, tmp_path) -> None:
         budget="10m",
         rates=1,
         out=out,
-        train={"epochs": 2},
+        train={"epochs": 2, "threads": 1},
         evaluate={"task_rows": 20, "max_tokens": 8},
     ).state
     assert [(result.name, result.state) for result in state.results] == [(name, "done") for name in names]

@@ -278,7 +278,8 @@ class _Session:
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
         try:
             cheaper = cheaper_options(settings, state.row_counts) if is_first else []
-            lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent, cheaper)
+            spent = self.spent if is_first else 0.0
+            lengths = schedule.divide(times, budget, settings.rates, settings.seeds, spent, cheaper)
         except InputError as error:
             unreliable = next((str(plan["note"]) for plan in plans.values() if plan.get("note")), "")
             hint = (

@@ -105,7 +105,7 @@ def divide(
         budget: seconds for all of them.
         rates: learning rates that a search begins with.
         seeds: final runs of each.
-        spent: seconds that planning took, which the hint of an error adds to the budget that is needed.
+        spent: seconds that planning took before, for an error: the hint adds them to the budget that is needed.
         cheaper: options with which contenders need less time besides their training, for that hint.
 
     Raises:
@@ -157,7 +157,9 @@ def _refuse_too_little(
 ) -> NoReturn:
     """Raise since there are contenders that have no time for their fewest steps."""
     needed = {name: _length(run_times, [], seeds, 0.0).seconds for name, run_times in times.items()}
-    fault = f"{duration(budget)} are too little for {MIN_STEPS} steps of each of {count_of(len(times), 'contender')}"
+    steps = f"{MIN_STEPS} steps of each of {count_of(len(times), 'contender')}"
+    planning = f", of which planning took {duration(spent)}," if spent else ""
+    fault = f"{duration(budget + spent)}{planning} are too little for {steps}"
     hint = f"--budget {math.ceil((sum(needed.values()) + spent) / 60) + 1}m"
     if fitting := _fitting(times, needed, budget):
         hint += f", or fewer contenders: --methods {','.join(fitting)}"
