@@ -36,7 +36,7 @@ AS_FOLDER = "lmworks save writes the model as a Hugging Face folder, with its to
 ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "mask": "mask", "cls": "cls"}
 ROLES |= {"sep": "seperator"}  # llama.cpp's spelling
 # Names at which llama.cpp ends a text whatever the metadata says (src/llama-vocab.cpp).
-NAMED_ENDS = (*ENDINGS, "</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_utterance>", "<turn|>")
+NAMED_ENDS: tuple[str, ...] = (*ENDINGS, "</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_utterance>", "<turn|>")
 NAMED_ENDS += ("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[")
 SAMPLE = 20_000  # characters of prose that are compared
 HARD_TEXTS = (
