@@ -83,6 +83,12 @@ def test_sentencepiece_scores_give_the_same_pieces() -> None:
             assert again.encode(text, special=True) == tokenizer.encode(text, special=True)
 
 
+def test_gemma_cuts_at_spaces_of_which_there_are_none() -> None:
+    tokenizer = tokenizer_of(PIECES | {"tokenizer.ggml.add_space_prefix": False}, "file")
+    tokenizer.core.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    assert written(tokenizer)["tokenizer.ggml.add_space_prefix"] is False
+
+
 def test_roles_template_and_ends_are_kept() -> None:
     tokenizer = byte_level(LLAMA3, end_ids=[4, 7])
     tokenizer.core.add_tokens([AddedToken("<tool>", normalized=False)])

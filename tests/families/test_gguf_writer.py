@@ -46,10 +46,27 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"head_dim": 128}),  # the same
+    "gemma2": ("gemma2", {}),
+    "gemma3": ("gemma3_text", {"num_hidden_layers": 7}),
 }
 HERE_ALONE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-biases": ("llama", {"attention_bias": True, "num_key_value_heads": 1, "head_dim": 12}),
     "qwen3-narrow": ("qwen3", {}),
+    "gemma2-caps": (
+        "gemma2",
+        {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "head_dim": 8, "query_pre_attn_scalar": 8},
+    ),
+    "gemma2-27b": ("gemma2", {"num_hidden_layers": 46, "head_dim": 12, "query_pre_attn_scalar": 8}),
+    "gemma3-linear": (
+        "gemma3_text",
+        {
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "rope_theta": 500.0,
+            "rope_local_base_freq": 50.0,
+            "final_logit_softcapping": 4.0,
+            "num_hidden_layers": 6,
+        },
+    ),
     "mistral-short": ("mistral", {"sliding_window": 64}),  # as long as the context: no window
     "linear": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.5}}),
     "yarn": ("qwen2", {"rope_scaling": YARN}),
@@ -205,6 +222,10 @@ def test_ternary_weights_survive(theirs: Callable[..., Any], tmp_path: Path) -> 
         ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "one of 8 tokens"),
         ("llama", {"mlp_bias": True}, "mlp.*bias"),
         ("qwen3", {"attention_bias": True}, "bias of o_proj"),
+        ("gemma2", {"tie_word_embeddings": False}, "no head of its own"),
+        ("gemma2", {"attn_logit_softcapping": None}, "attention_softcap None"),
+        ("gemma2", {"query_pre_attn_scalar": 100}, "attention_scale 0.1"),
+        ("gemma2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_kinds and sliding_window"),
         ("llama", {"rope_scaling": YARN | {"beta_fast": 24.0}}, "'beta_fast': 24.0"),
         ("llama", {"hidden_act": "gelu"}, "activation 'gelu'"),
         ("gpt2", {"activation_function": "relu"}, "activation 'relu'"),
@@ -225,10 +246,10 @@ def test_what_the_format_cannot_say_is_refused_by_name(
 def test_other_families_are_refused_by_name(tmp_path: Path) -> None:
     from tiny_families import open_case
 
-    case: Opened = open_case("gemma2", tmp_path / "folder")[1]
-    with pytest.raises(InputError, match="family gemma2") as caught:
+    case: Opened = open_case("starcoder2", tmp_path / "folder")[1]
+    with pytest.raises(InputError, match="family starcoder2") as caught:
         gguf_writer.write_gguf(tmp_path / "m.gguf", case.network, case.config, case.family, byte_level(), "F16")
-    assert "llama, mistral, qwen2, qwen3" in caught.value.hint
+    assert "gpt2, llama, qwen2, qwen3, gemma2, gemma3_text, mistral" in caught.value.hint
 
 
 def test_numbers_beyond_a_format_are_refused_and_nothing_is_left(theirs: Callable[..., Any], tmp_path: Path) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from lmworks.commands.opening import add_base, add_head
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+    from lmworks.run.calibration import CalibrationReport
 
 PRECISIONS = ("float16", "bfloat16", "float32")
 
@@ -31,8 +36,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return write(args, args.dtype)
 
 
-def write(args: argparse.Namespace, to: str) -> int:
-    """Write a GGUF file in a format, and print what became of the model."""
+def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
+    """Write a GGUF file in a format, and print what became of the model.
+
+    Args:
+        args: what :func:`add_files` adds.
+        to: as of language_model/export.py.
+        data: rows by which the linears are calibrated first (run/calibration.py), to blocks of this format.
+    """
     from pathlib import Path
 
     from lmworks.base.files import human
@@ -50,7 +61,10 @@ def write(args: argparse.Namespace, to: str) -> int:
     if isinstance(model, NgramLanguageModel):
         refuse(model.source)
     before = weight_bytes(model.network)
+    calibration = None if data is None else _calibrate(model, data)
     written, loss = export_and_measure(model, args.file, to, args.overwrite)
+    if calibration is not None:
+        loss = calibration.loss
     kinds = ", ".join(f"{kind} ({count})" for kind, count in written.kinds.items())
     print(f"{written.path}  {human(written.nbytes)}, weights before {human(before)}; matrices {kinds}")
     if loss is not None:
@@ -58,3 +72,13 @@ def write(args: argparse.Namespace, to: str) -> int:
     for note in (*model.notes, *written.notes):
         print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _calibrate(model: LanguageModel, data: str) -> CalibrationReport:
+    """Calibrate a model by a person's rows, with a line on standard error for each block."""
+    from lmworks.run.calibration import quantize_model
+
+    def progress(done: int, blocks: int) -> None:
+        print(f"\rcalibrated {done} of {blocks} blocks", end="" if done < blocks else "\n", file=sys.stderr)
+
+    return quantize_model(model, "q4-calibrated", data, progress=progress)

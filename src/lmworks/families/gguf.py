@@ -16,7 +16,15 @@ import torch
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.gguf_file import FETCH_AGAIN, GGUFFile, value_of
-from lmworks.families.gguf_layout import FREQUENCIES, from_pairs, paired_heads, rows_of, scaling_of
+from lmworks.families.gguf_layout import (
+    FAMILY_OF,
+    FREQUENCIES,
+    from_pairs,
+    is_offset,
+    paired_heads,
+    rows_of,
+    scaling_of,
+)
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import to_ours
 from lmworks.families.opened import (
@@ -33,7 +41,7 @@ from lmworks.families.registry import FAMILIES
 from lmworks.model.trained_parameters import meta_network
 from lmworks.text.tokenizer import Tokenizer
 
-ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")
+LARGEST = {"gemma2": 46, "gemma3": 62}  # layers of the 27B, whose scores llama.cpp scales by the hidden size
 # Keys under the architecture's name that change nothing, or that say again what others say.
 IGNORED = ("vocab_size", "rope.scaling.finetuned", "tensor_data_layout")
 # Keys that would change what the model computes, but not at these values.
@@ -63,7 +71,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     tokenizer = tokenizer_of(file.metadata, str(path))
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
-    rows = rows_of(family.name, config)
+    rows = rows_of(file.metadata["general.architecture"], config)
     names = [name for name in file.tensors if name != FREQUENCIES]
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
@@ -72,7 +80,9 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
     as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
     stored = file.read_stored(list(as_stored))
-    read = file.read([name for name in names if name not in stored], requested or torch.float32)
+    shifted = [name for name in names if is_offset(name, config)]  # in float32, in which nothing is lost
+    read = {name: (weight - 1).to(requested or torch.float32) for name, weight in file.read(shifted).items()}
+    read |= file.read([name for name in names if name not in stored and name not in read], requested or torch.float32)
     columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
     shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
     tensors = to_ours(rows, read | stored, shapes, place=str(path))
@@ -102,11 +112,11 @@ def read_config(path: str | Path) -> tuple[Family, dict[str, Any]]:
 def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     name = value_of(file.metadata, "general.architecture", str, str(file.path))
     _refuse_other_kinds(file, name)
-    if name not in ARCHITECTURES:
+    if name not in FAMILY_OF:
         raise InputError(
             f"a model of architecture {name!r} is not read here",
             str(file.path),
-            f"known: {', '.join(ARCHITECTURES)}; of other families, open the Hugging Face folder",
+            f"known: {', '.join(FAMILY_OF)}; of other families, open the Hugging Face folder",
         )
     last = value_of(file.metadata, f"{name}.block_count", int, str(file.path), 1) - 1
     for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
@@ -115,7 +125,7 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     divisors = file.read([FREQUENCIES])[FREQUENCIES].double().flatten().numpy() if FREQUENCIES in file.tensors else None
     hf_config = keys_of_metadata(file.metadata, file.tensors, divisors, str(file.path))
     vocabulary = file.tensors["token_embd.weight"].shape[0]
-    return FAMILIES[name], hf_config | {"vocab_size": vocabulary, "tie_word_embeddings": _tied(file)}
+    return FAMILIES[FAMILY_OF[name]], hf_config | {"vocab_size": vocabulary, "tie_word_embeddings": _tied(file)}
 
 
 def keys_of_metadata(
@@ -138,8 +148,11 @@ def keys_of_metadata(
         hf_config = _gpt2_config(keys)
     else:
         hf_config = _llama_config(keys, "blk.0.attn_output.bias" in names) | _rope(keys, divisors)
+    if name in LARGEST:
+        hf_config |= _gemma_config(keys, name, hf_config)
     keys.finish()
-    return {"model_type": name, "architectures": [FAMILIES[name].architecture]} | hf_config
+    family = FAMILIES[FAMILY_OF[name]]
+    return {"model_type": family.name, "architectures": [family.architecture]} | hf_config
 
 
 def _refuse_other_kinds(file: GGUFFile, architecture: str | None) -> None:
@@ -234,6 +247,25 @@ def _llama_config(metadata: _Metadata, output_bias: bool) -> dict[str, Any]:
     if metadata.prefix != "qwen2.":
         config["attention_bias"] = output_bias
     return config
+
+
+def _gemma_config(metadata: _Metadata, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What Gemma 2 and 3 have beside Llama's keys; defaults are llama.cpp's."""
+    newer, layers = name == "gemma3", config["num_hidden_layers"]
+    width = config["hidden_size"] // config["num_attention_heads"]
+    window = metadata.take("attention.sliding_window", int, None if newer else 4096)
+    every = metadata.count("attention.sliding_window_pattern", 6 if newer else 2)
+    kinds = ["sliding_attention" if window and (layer + 1) % every else "full_attention" for layer in range(layers)]
+    cap = metadata.take("final_logit_softcapping", float, None if newer else 30.0)
+    keys: dict[str, Any] = {
+        "query_pre_attn_scalar": width if layers == LARGEST[name] else config["head_dim"],
+        "sliding_window": window or 4096,
+        "layer_types": kinds,
+        "final_logit_softcapping": _short(cap) if cap else None,
+    }
+    if newer:
+        return keys | {"rope_local_base_freq": _short(metadata.take("rope.freq_base_swa", float, 10_000.0))}
+    return keys | {"attn_logit_softcapping": _short(metadata.take("attn_logit_softcapping", float, 50.0))}
 
 
 def _rope(metadata: _Metadata, divisors: np.ndarray | None) -> dict[str, Any]:

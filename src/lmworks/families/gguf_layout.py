@@ -18,6 +18,8 @@ from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row, Split, expand
 from lmworks.model.config import ModelConfig, RopeScaling
 
+# llama.cpp's architectures that are read and written here -> the families whose config.json theirs amounts to.
+FAMILY_OF = {name: name for name in ("gpt2", "llama", "qwen2", "qwen3", "gemma2")} | {"gemma3": "gemma3_text"}
 FREQUENCIES = "rope_freqs.weight"
 TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
 LOW, HIGH = 1.0, 4.0  # low_freq_factor and high_freq_factor of every published model with llama3 scaling
@@ -27,7 +29,7 @@ def rows_of(architecture: str, config: ModelConfig) -> list[Row]:
     """Every tensor of a model: llama.cpp's names and ours.
 
     Args:
-        architecture: gpt2, llama, qwen2 or qwen3.
+        architecture: one of :data:`FAMILY_OF`.
         config: what the model is.
     """
     return _gpt2_rows(config) if architecture == "gpt2" else _llama_rows(config)
@@ -39,6 +41,11 @@ def paired_heads(architecture: str, config: ModelConfig, names: Iterable[str]) -
         return {}
     heads = {".q_proj.": config.num_attention_heads, ".k_proj.": config.key_value_heads}
     return {name: count for name in names for part, count in heads.items() if part in name}
+
+
+def is_offset(name: str, config: ModelConfig) -> bool:
+    """Whether llama.cpp stores 1 + w of what is w elsewhere: the weights of Gemma's norms, which multiply by 1 + w."""
+    return config.norm == "rms_offset" and name.endswith("norm.weight")
 
 
 def from_pairs(rows: torch.Tensor, heads: int) -> torch.Tensor:
@@ -109,6 +116,8 @@ def _llama_rows(config: ModelConfig) -> list[Row]:
         "ffn_down": "mlp.down_proj",
         **{f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"},
     }
+    if config.norm_position == "both":
+        ours |= {"post_attention_norm": "attention_output_layernorm", "post_ffw_norm": "mlp_output_layernorm"}
     if config.qk_norm:
         ours |= {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
     biased = ["attn_q", "attn_k", "attn_v"] * config.qkv_bias + ["attn_output"] * config.output_bias

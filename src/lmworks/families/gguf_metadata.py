@@ -16,12 +16,13 @@ from gguf.constants import GGML_QUANT_VERSION, LlamaFileType
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.gguf import keys_of_metadata
-from lmworks.families.gguf_layout import divisors_of
+from lmworks.families.gguf_layout import FAMILY_OF, divisors_of
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig, RopeScaling
 
 # Family -> llama.cpp's architecture. Mistral without windows is a Llama there.
-ARCHITECTURES = {"gpt2": "gpt2", "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+ARCHITECTURES = {family: name for name, family in FAMILY_OF.items()} | {"mistral": "llama"}
+GEMMA = ("gemma2", "gemma3")
 AS_FOLDER = "lmworks save writes it as a Hugging Face folder"
 # Fields that do not change what a trained model computes, and those that are compared by what follows from them.
 UNCOMPARED = {"embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout", "initialization"}
@@ -40,13 +41,15 @@ def architecture_of(config: ModelConfig, family: Family, place: str) -> str:
         raise InputError(f"models of family {family.name} are not written as GGUF here", place, hint)
     if config.heads or not config.language_head:
         raise InputError("a GGUF file holds a language model, not one with the head of a task", place, AS_FOLDER)
-    windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)} - {None}
-    if any(window < config.max_position_embeddings for window in windows if window is not None):
-        fault = f"llama.cpp computes the architecture {ARCHITECTURES[family.name]} without sliding windows, and it has"
-        raise InputError(f"{fault} one of {min(filter(None, windows))} tokens", place, AS_FOLDER)
-    architecture = ARCHITECTURES[family.name]
-    if architecture == "qwen3" and config.output_bias:
-        raise InputError("llama.cpp's architecture qwen3 has no bias of o_proj, and the model has", place, AS_FOLDER)
+    architecture, windows = ARCHITECTURES[family.name], [window for window in _windows(config) if window is not None]
+    if windows and architecture not in GEMMA:
+        fault = f"llama.cpp computes the architecture {architecture} without sliding windows, and it has"
+        raise InputError(f"{fault} one of {min(windows)} tokens", place, AS_FOLDER)
+    if architecture == "gemma2" and not config.tie_word_embeddings:
+        raise InputError("llama.cpp's architecture gemma2 has no head of its own, and the model has", place, AS_FOLDER)
+    if architecture in ("qwen3", *GEMMA) and config.output_bias:
+        fault = f"llama.cpp's architecture {architecture} has no bias of o_proj, and the model has"
+        raise InputError(fault, place, AS_FOLDER)
     if architecture == "qwen2" and config.head_size * config.num_attention_heads != config.hidden_size:
         fault = f"heads of {config.head_size} are not equal shares of {config.hidden_size}"
         raise InputError(f"{fault}, as llama.cpp's architecture qwen2 needs them", place, AS_FOLDER)
@@ -78,6 +81,8 @@ def metadata_of(config: ModelConfig, architecture: str, name: str, kind: str) ->
             "rope.freq_base": float(config.rope_theta),
             **_rope(config.rope_scaling),
         }
+    if architecture in GEMMA:
+        keys |= _gemma(config, architecture)
     file_type = LlamaFileType.ALL_F32 if kind == "F32" else LlamaFileType[f"MOSTLY_{kind}"]
     general = {"architecture": architecture, "type": "model", "name": name, "file_type": int(file_type)}
     general["quantization_version"] = GGML_QUANT_VERSION
@@ -137,6 +142,24 @@ def _rope(scaling: RopeScaling | None) -> dict[str, Any]:
     return keys
 
 
+def _gemma(config: ModelConfig, architecture: str) -> dict[str, Any]:
+    """What Gemma 2 and 3 have beside Llama's keys."""
+    keys: dict[str, Any] = {"final_logit_softcapping": config.logit_softcap}
+    if config.sliding_window is not None and "sliding_attention" in (config.layer_kinds or ()):
+        keys["attention.sliding_window"] = config.sliding_window
+    if architecture == "gemma2":
+        keys["attn_logit_softcapping"] = config.attention_softcap
+    else:
+        keys["rope.freq_base_swa"] = config.rope_local_theta
+    return {key: value if isinstance(value, int) else float(value) for key, value in keys.items() if value is not None}
+
+
+def _windows(config: ModelConfig) -> list[int | None]:
+    """The window of each layer; None where it is no shorter than the context."""
+    windows = [config.window_of(layer) for layer in range(config.num_hidden_layers)]
+    return [window if window is not None and window < config.max_position_embeddings else None for window in windows]
+
+
 def _usual_scale(scaling: RopeScaling) -> float:
     """YaRN's scale of the rotation (Peng et al. 2023, equation 22)."""
     return 0.1 * math.log(scaling.factor) + 1.0
@@ -151,6 +174,7 @@ def _compared(config: ModelConfig) -> dict[str, Any]:
     """The fields that say what is computed, with what follows from those that are not given."""
     fields = {name: value for name, value in config.model_dump().items() if name not in UNCOMPARED}
     fields |= {"num_key_value_heads": config.key_value_heads, "head_dim": config.head_size}
+    fields["layer_kinds and sliding_window"] = _windows(config)
     if (scaling := config.rope_scaling) is not None and scaling.kind == "yarn" and _is_usual(scaling):
         fields["rope_scaling"]["attention_factor"] = None
     return fields

@@ -36,7 +36,17 @@ AS_FOLDER = "lmworks save writes the model as a Hugging Face folder, with its to
 ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "mask": "mask", "cls": "cls"}
 ROLES |= {"sep": "seperator"}  # llama.cpp's spelling
 # Names at which llama.cpp ends a text whatever the metadata says (src/llama-vocab.cpp).
-NAMED_ENDS = (*ENDINGS, "</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_utterance>", "<turn|>")
+NAMED_ENDS: tuple[str, ...] = (
+    *ENDINGS,
+    "</s>",
+    "<eos>",
+    "[EOS]",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<end_of_utterance>",
+    "<turn|>",
+)
 NAMED_ENDS += ("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[")
 SAMPLE = 20_000  # characters of prose that are compared
 HARD_TEXTS = (
@@ -151,7 +161,9 @@ def _sentencepiece(
     """SentencePiece's BPE: a score for each piece, the higher the earlier it is made. ``types`` gets its bytes."""
     normalizers, cuts = _leaves(state["normalizer"]), _leaves(state["pre_tokenizer"])
     for step in (*normalizers, *cuts):
-        if step["type"] not in ("Prepend", "Replace", "Metaspace"):
+        # Gemma's cuts at spaces, of which its normalizer has left none
+        at_spaces = step["type"] == "Split" and step["pattern"] == {"String": " "}
+        if step["type"] not in ("Prepend", "Replace", "Metaspace") and not at_spaces:
             fault = f"its tokenizer has a step {step['type']}, which GGUF files do not say"
             raise InputError(fault, place, AS_FOLDER)
     numbers = {token: index for index, token in enumerate(tokens)}

@@ -20,7 +20,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_file, check_disk_space, remove_leftovers
 from lmworks.families.family import Family
 from lmworks.families.gguf_file import MAGIC
-from lmworks.families.gguf_layout import FREQUENCIES, paired_heads, rows_of, to_pairs
+from lmworks.families.gguf_layout import FREQUENCIES, is_offset, paired_heads, rows_of, to_pairs
 from lmworks.families.gguf_metadata import architecture_of, check_metadata, frequency_divisors, metadata_of
 from lmworks.families.gguf_tokenizer_metadata import tokenizer_metadata
 from lmworks.families.mapping import Row
@@ -60,13 +60,14 @@ class WrittenGGUF:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A tensor that is to be written: its name, parts one under another, shape and format."""
+    """A tensor that is to be written: its name, parts one under another, shape and format, and what is added to it."""
 
     name: str
     parts: Sequence[Weight]
     heads: Sequence[int | None]
     shape: tuple[int, ...]
     kind: str
+    offset: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -167,7 +168,7 @@ def _plan(network: Transformer, config: ModelConfig, architecture: str, kind: st
         fault = f"{strange[0]} is a weight that llama.cpp's architecture {architecture} {verb}"
         raise InputError(fault, place, "lmworks save writes the model as a Hugging Face folder")
     heads = paired_heads(architecture, config, weights)
-    planned = [_planned(row, weights, heads, kind) for row in rows]
+    planned = [_planned(row, weights, heads, kind, float(is_offset(row.theirs, config))) for row in rows]
     if kind not in DENSE and not any(tensor.kind == kind for tensor in planned):
         block = block_sizes(kind)[0]
         fault = f"no matrix of the model can be stored in {kind}: none has rows of whole blocks of {block}"
@@ -175,11 +176,11 @@ def _plan(network: Transformer, config: ModelConfig, architecture: str, kind: st
     return planned
 
 
-def _planned(row: Row, weights: Mapping[str, Weight], heads: Mapping[str, int], kind: str) -> _Planned:
+def _planned(row: Row, weights: Mapping[str, Weight], heads: Mapping[str, int], kind: str, offset: float) -> _Planned:
     parts = [weights[name] for name in row.parts]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     counts = [heads.get(name) for name in row.parts]
-    return _Planned(row.theirs, parts, counts, shape, _kind_of(row.theirs, parts, shape, kind))
+    return _Planned(row.theirs, parts, counts, shape, _kind_of(row.theirs, parts, shape, kind), offset)
 
 
 def _kind_of(name: str, parts: Sequence[Weight], shape: tuple[int, ...], kind: str) -> str:
@@ -246,6 +247,8 @@ def _bytes_of(tensor: _Planned, place: str) -> np.ndarray:
     numbers = _ordered(parts, tensor.heads)
     if tensor.kind not in DENSE:
         return encode(numbers, tensor.kind, place=place).blocks.numpy()
+    if tensor.offset:
+        numbers = numbers.float() + tensor.offset
     rounded = numbers.to("cpu", DENSE[tensor.kind])
     if not torch.isfinite(rounded).all():
         fault = f"numbers are not finite, or too large for {str(rounded.dtype).removeprefix('torch.')}"

@@ -18,6 +18,7 @@ will be decoded, so the result is never worse than plain rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf
 import torch
@@ -25,12 +26,13 @@ import torch
 from lmworks.base.errors import InputError
 from lmworks.model.storage import BLOCK, BlockStorage, block_sizes
 
+THREADS = 2
 CHUNK = 1 << 16  # elements that are encoded at a time: so few that a cache holds them and their candidates
 FORMATS = ("Q8_0", "Q4_0", "Q4_1", "TQ1_0", "TQ2_0")
 TERNARY = ("TQ1_0", "TQ2_0")
 # Candidates of Q4_0, as steps between zero and the number of the largest magnitude: beyond 8 that number is clipped,
 # and all others are rounded more finely.
-SYMMETRIC = tuple(6.8 + 0.2 * index for index in range(13))
+SYMMETRIC = tuple(7.0 + 0.4 * index for index in range(6))
 # Candidates of Q4_1, as steps between the smallest and the largest number; beyond 15 both are clipped.
 AFFINE = tuple(13.8 + 0.4 * index for index in range(12))
 
@@ -62,15 +64,19 @@ def encode(weight: torch.Tensor, kind: str, search: bool = True, place: str = ""
         raise InputError(fault, place, "choose another format, or keep it in float16")
     result = torch.empty(rows, columns // block * size, dtype=torch.uint8)
     step = max(1, CHUNK // columns)
-    for begin in range(0, rows, step):
+
+    def encode_rows(begin: int) -> None:
         part = weight[begin : begin + step].detach().to("cpu", torch.float32)
         _check_range(part, place)
-        encoded = (
-            _ternary(part, kind)
-            if kind in TERNARY
-            else ENCODERS[kind](part.reshape(-1, BLOCK).t().contiguous(), search)
-        )
+        if kind in TERNARY:
+            encoded = _ternary(part, kind)
+        else:
+            encoded = ENCODERS[kind](part.reshape(-1, BLOCK).t().contiguous(), search)
         result[begin : begin + step] = encoded.reshape(len(part), -1)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # chunks are too small for PyTorch to divide them
+        for _ in pool.map(encode_rows, range(0, rows, step)):
+            pass
     return BlockStorage(result, kind)
 
 
