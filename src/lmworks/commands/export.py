@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lmworks.commands.opening import add_base, add_head
@@ -63,8 +64,8 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
     before = weight_bytes(model.network)
     calibration = None if data is None else _calibrate(model, data)
     written, loss = export_and_measure(model, args.file, to, args.overwrite)
-    if calibration is not None:
-        loss = calibration.loss
+    if calibration is not None and calibration.loss is not None and loss is not None:
+        loss = replace(loss, before=calibration.loss.before)
     kinds = ", ".join(f"{kind} ({count})" for kind, count in written.kinds.items())
     print(f"{written.path}  {human(written.nbytes)}, weights before {human(before)}; matrices {kinds}")
     if loss is not None:

@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         required=True,
         help="q8: Q8_0, 8.5 bits a weight; q4: Q4_0, 4.5; q4_1: Q4_1, 5 bits, each block with a smallest value; "
-        "q4-calibrated: the same, by what the linears read on the rows of --data; tq1, tq2: TQ1_0 and TQ2_0, 1.7 and 2.1 bits, for models that were trained with ternary weights",
+        "q4-calibrated: the same, by what the linears read on the rows of --data; "
+        "tq1, tq2: TQ1_0 and TQ2_0, 1.7 and 2.1 bits, for models that were trained with ternary weights",
     )
     parser.add_argument("--data", metavar="FILE", help="of q4-calibrated: text or rows like those the model will read")
 
