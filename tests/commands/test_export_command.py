@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny_model import save_questions, save_tiny, settings
+from tiny_model import QUESTIONS, save_questions, save_tiny, settings
 
 import lmworks
 from lmworks.commands import quantize
@@ -13,6 +14,7 @@ from lmworks.commands.export import PRECISIONS
 from lmworks.commands.main import main
 from lmworks.families.gguf_file import GGUFFile
 from lmworks.language_model import export
+from lmworks.language_model.opening import open_saved_model
 from lmworks.run import requantization
 
 
@@ -28,7 +30,7 @@ def _short_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_commands_offer_what_can_be_written() -> None:
     assert set(PRECISIONS) == set(export.PRECISIONS)
-    assert set(quantize.FORMATS) == set(export.QUANTIZED)
+    assert set(quantize.FORMATS) == {*export.QUANTIZED, quantize.CALIBRATED}
 
 
 def test_export_and_what_is_printed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,3 +88,28 @@ def test_models_without_a_network_are_refused(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "m.gguf")]) == 2
     assert "n-gram" in capsys.readouterr().err
+
+
+def test_a_calibrated_file_is_nearer_to_the_model_than_a_rounded_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny(tmp_path / "model")
+    rows = save_questions(tmp_path / "rows.jsonl")
+    for to, data in (("q4_1", ()), ("q4-calibrated", ("--data", str(rows)))):
+        assert main(["quantize", str(model), str(tmp_path / f"{to}.gguf"), "--to", to, *data]) == 0
+        assert "Q4_1" in capsys.readouterr().out
+    texts = [f"{row['prompt']} {row['completion']}" for row in QUESTIONS]
+    scored = [
+        open_saved_model(source).score(texts)
+        for source in (model, tmp_path / "q4_1.gguf", tmp_path / "q4-calibrated.gguf")
+    ]
+    exact, rounded, calibrated = (np.array([score.nats for score in scores]) for scores in scored)
+    assert np.abs(calibrated - exact).mean() < np.abs(rounded - exact).mean()
+
+
+@pytest.mark.parametrize("options", [["--to", "q4-calibrated"], ["--to", "q4", "--data", "rows.jsonl"]])
+def test_rows_and_a_calibration_belong_together(
+    options: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quantize", str(model), str(tmp_path / "out.gguf"), *options]) != 0
+    assert "--to q4-calibrated --data FILE" in capsys.readouterr().err
