@@ -93,7 +93,7 @@ def test_models_without_a_network_are_refused(tmp_path: Path, capsys: pytest.Cap
 def test_a_calibrated_file_is_nearer_to_the_model_than_a_rounded_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = save_tiny(tmp_path / "model")
+    model = save_tiny(tmp_path / "model", intermediate_size=64)  # whole blocks
     rows = save_questions(tmp_path / "rows.jsonl")
     for to, data in (("q4_1", ()), ("q4-calibrated", ("--data", str(rows)))):
         assert main(["quantize", str(model), str(tmp_path / f"{to}.gguf"), "--to", to, *data]) == 0
