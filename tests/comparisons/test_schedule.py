@@ -68,7 +68,8 @@ def test_without_time_for_a_search_all_of_it_goes_into_the_final_run():
 def test_a_budget_too_small_for_a_step_says_what_would_do(times):
     with pytest.raises(InputError, match="too little for 16 steps") as caught:
         divide(times, -20.0, 3, 1, spent=120.0)
-    assert caught.value.fault.startswith("1 min 40 s, of which planning took 2 min 00 s, are too little for 16 steps")
+    assert caught.value.fault.startswith("1 min 40 s are too little for 16 steps of each of ")
+    assert caught.value.fault.endswith(" and planning, which took 2 min 00 s")
     minutes = int(caught.value.hint.split("--budget ")[1].split("m")[0])
     lengths = divide(times, minutes * 60 - 120.0, 3, 1)
     assert all(lengths[name].epochs * 100 >= 16 for name in times if name != "counted")

@@ -158,8 +158,8 @@ def _refuse_too_little(
     """Raise since there are contenders that have no time for their fewest steps."""
     needed = {name: _length(run_times, [], seeds, 0.0).seconds for name, run_times in times.items()}
     steps = f"{MIN_STEPS} steps of each of {count_of(len(times), 'contender')}"
-    planning = f", of which planning took {duration(spent)}," if spent else ""
-    fault = f"{duration(budget + spent)}{planning} are too little for {steps}"
+    planning = f" and planning, which took {duration(spent)}" if spent else ""
+    fault = f"{duration(budget + spent)} are too little for {steps}{planning}"
     hint = f"--budget {math.ceil((sum(needed.values()) + spent) / 60) + 1}m"
     if fitting := _fitting(times, needed, budget):
         hint += f", or fewer contenders: --methods {','.join(fitting)}"
