@@ -126,10 +126,7 @@ class LlamaCpp(Stepwise):
         parameters.n_ctx = sequences * -(-(tokens + 1) // 256) * 256  # the library pads each sequence to 256
         parameters.n_batch, parameters.n_ubatch, parameters.n_seq_max = 2048, 512, sequences
         parameters.n_threads = parameters.n_threads_batch = threads()
-        if hasattr(parameters, "flash_attn_type"):
-            parameters.flash_attn_type = int(self.flash_attention)  # -1 would let the library choose
-        else:
-            parameters.flash_attn = self.flash_attention
+        parameters.flash_attn_type = int(self.flash_attention)  # -1 would let the library choose
         context = self.library.llama_init_from_model(self.model, parameters)
         if not context:
             raise SystemExit("llama.cpp makes no context for the model")
