@@ -63,14 +63,14 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
         refuse(model.source)
     before = weight_bytes(model.network)
     calibration = None if data is None else _calibrate(model, data)
-    written, loss = export_and_measure(model, args.file, to, args.overwrite)
+    file, loss = export_and_measure(model, args.file, to, args.overwrite)
     if calibration is not None and calibration.loss is not None and loss is not None:
         loss = replace(loss, before=calibration.loss.before)
-    kinds = ", ".join(f"{kind} ({count})" for kind, count in written.kinds.items())
-    print(f"{written.path}  {human(written.nbytes)}, weights before {human(before)}; matrices {kinds}")
+    kinds = ", ".join(f"{kind} ({count})" for kind, count in file.kinds.items())
+    print(f"{file.path}  {human(file.nbytes)}, weights before {human(before)}; matrices {kinds}")
     if loss is not None:
         print(f"bits per byte of {loss.text} {loss.before:.4g} -> {loss.after:.4g} ({loss.after - loss.before:+.2g})")
-    for note in (*model.notes, *written.notes):
+    for note in (*model.notes, *file.notes):
         print(f"note: {note}", file=sys.stderr)
     return 0
 

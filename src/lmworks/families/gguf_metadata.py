@@ -118,9 +118,9 @@ def check_metadata(
     except InputError as error:
         raise InputError(f"it would not be opened again: {error.fault}", place, AS_FOLDER) from error
     keys |= {"vocab_size": config.vocab_size, "tie_word_embeddings": config.tie_word_embeddings}
-    written, wanted = _compared(FAMILIES[keys["model_type"]].read_config(keys, place)), _compared(config)
-    for field, value in wanted.items():
-        if not _alike(written[field], value):
+    read_back, expected = _compared(FAMILIES[keys["model_type"]].read_config(keys, place)), _compared(config)
+    for field, value in expected.items():
+        if not _alike(read_back[field], value):
             fault = f"its config says {field} {value!r}, which llama.cpp's architecture {keys['model_type']} cannot say"
             raise InputError(fault, place, AS_FOLDER)
 

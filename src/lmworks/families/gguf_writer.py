@@ -59,7 +59,7 @@ class WrittenGGUF:
 
 
 @dataclass(frozen=True)
-class _Planned:
+class _TensorPlan:
     """A tensor that is to be written: its name, parts one under another, shape and format, and what is added to it."""
 
     name: str
@@ -114,17 +114,17 @@ def write_gguf(
     if tokenizer is None:
         hint = "put its tokenizer.json into the model's folder"
         raise InputError("a GGUF file holds a tokenizer, and this model came without one", place, hint)
-    planned = _plan(network, config, architecture, kind, place)
+    plans = _plan(network, config, architecture, kind, place)
     metadata = metadata_of(config, architecture, name or family.name, kind)
     divisors = frequency_divisors(config)
-    check_metadata(config, metadata, {tensor.name for tensor in planned}, divisors, place)
-    described, notes = tokenizer_metadata(tokenizer, config.vocab_size, place)
+    check_metadata(config, metadata, {tensor.name for tensor in plans}, divisors, place)
+    tokenizer_keys, notes = tokenizer_metadata(tokenizer, config.vocab_size, place)
     if divisors is not None:
-        planned.append(_Planned(FREQUENCIES, [torch.from_numpy(divisors)], [None], divisors.shape, "F32"))
-    _write(path, architecture, metadata | described, planned)
-    kinds = Counter(tensor.kind for tensor in planned if len(tensor.shape) == 2 and tensor.name != POSITIONS)
+        plans.append(_TensorPlan(FREQUENCIES, [torch.from_numpy(divisors)], [None], divisors.shape, "F32"))
+    _write(path, architecture, metadata | tokenizer_keys, plans)
+    kinds = Counter(tensor.kind for tensor in plans if len(tensor.shape) == 2 and tensor.name != POSITIONS)
     if kind not in DENSE and kinds[ELSE_KIND]:
-        columns = sorted({tensor.shape[1] for tensor in planned if tensor.kind == ELSE_KIND})
+        columns = sorted({tensor.shape[1] for tensor in plans if tensor.kind == ELSE_KIND})
         block = block_sizes(kind)[0]
         notes.append(
             f"{kinds[ELSE_KIND]} matrices stay in float16: rows of {', '.join(map(str, columns))} are not whole blocks "
@@ -153,7 +153,7 @@ def check_gguf_place(path: Path, overwrite: bool = False) -> None:
             raise InputError("is no GGUF file, and is not replaced", str(path), "choose another name")
 
 
-def _plan(network: Transformer, config: ModelConfig, architecture: str, kind: str, place: str) -> list[_Planned]:
+def _plan(network: Transformer, config: ModelConfig, architecture: str, kind: str, place: str) -> list[_TensorPlan]:
     """What is to be written, in the order of the table of names.
 
     Raises:
@@ -168,19 +168,23 @@ def _plan(network: Transformer, config: ModelConfig, architecture: str, kind: st
         fault = f"{strange[0]} is a weight that llama.cpp's architecture {architecture} {verb}"
         raise InputError(fault, place, "lmworks save writes the model as a Hugging Face folder")
     heads = paired_heads(architecture, config, weights)
-    planned = [_planned(row, weights, heads, kind, float(is_offset(row.theirs, config))) for row in rows]
-    if kind not in DENSE and not any(tensor.kind == kind for tensor in planned):
+    plans = [_plan_tensor(row, weights, heads, kind, float(is_offset(row.theirs, config))) for row in rows]
+    if kind not in DENSE and not any(tensor.kind == kind for tensor in plans):
         block = block_sizes(kind)[0]
         fault = f"no matrix of the model can be stored in {kind}: none has rows of whole blocks of {block}"
-        raise InputError(fault, place, "choose q8, whose blocks are of 32" if block > 32 else "choose float16")
-    return planned
+        raise InputError(
+            fault, place, "choose q8, whose blocks are of 32" if block > 32 else "write it with lmworks export"
+        )
+    return plans
 
 
-def _planned(row: Row, weights: Mapping[str, Weight], heads: Mapping[str, int], kind: str, offset: float) -> _Planned:
+def _plan_tensor(
+    row: Row, weights: Mapping[str, Weight], heads: Mapping[str, int], kind: str, offset: float
+) -> _TensorPlan:
     parts = [weights[name] for name in row.parts]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     counts = [heads.get(name) for name in row.parts]
-    return _Planned(row.theirs, parts, counts, shape, _kind_of(row.theirs, parts, shape, kind), offset)
+    return _TensorPlan(row.theirs, parts, counts, shape, _kind_of(row.theirs, parts, shape, kind), offset)
 
 
 def _kind_of(name: str, parts: Sequence[Weight], shape: tuple[int, ...], kind: str) -> str:
@@ -189,30 +193,30 @@ def _kind_of(name: str, parts: Sequence[Weight], shape: tuple[int, ...], kind: s
         return "F32"
     if kind in DENSE:
         return kind
-    held = {part.kind if isinstance(part, BlockStorage) else None for part in parts}
-    if name in TABLES and None not in held and len(held) == 1:
-        return str(*held)
-    wanted = TABLE_KIND if name in TABLES else kind
-    return wanted if divides(shape[1], wanted) else ELSE_KIND
+    stored_kinds = {part.kind if isinstance(part, BlockStorage) else None for part in parts}
+    if name in TABLES and None not in stored_kinds and len(stored_kinds) == 1:
+        return str(*stored_kinds)
+    target = TABLE_KIND if name in TABLES else kind
+    return target if divides(shape[1], target) else ELSE_KIND
 
 
-def _write(path: Path, architecture: str, metadata: Mapping[str, Any], planned: Sequence[_Planned]) -> None:
+def _write(path: Path, architecture: str, metadata: Mapping[str, Any], plans: Sequence[_TensorPlan]) -> None:
     texts = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.merges", [])
     header = HEADER_BYTES + sum(16 + 4 * len(text) for listed in texts for text in listed)
-    size = header + sum(tensor.nbytes for tensor in planned)
+    size = header + sum(tensor.nbytes for tensor in plans)
     check_disk_space(path, size, "the GGUF file")
     remove_leftovers(path)
     with atomic_file(path, size) as file:
         writer = gguf.GGUFWriter(None, architecture)
         try:
             _add_metadata(writer, metadata)
-            for tensor in planned:
+            for tensor in plans:
                 kind = gguf.GGMLQuantizationType[tensor.kind]
                 writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, kind)
             writer.write_header_to_file(Path(file.name))
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for tensor in planned:
+            for tensor in plans:
                 writer.write_tensor_data(_bytes_of(tensor, str(path)))
         finally:
             writer.close()
@@ -233,7 +237,7 @@ def _add_metadata(writer: Any, metadata: Mapping[str, Any]) -> None:
             writer.add_key_value(key, value, values[TYPES[type(value)]])
 
 
-def _bytes_of(tensor: _Planned, place: str) -> np.ndarray:
+def _bytes_of(tensor: _TensorPlan, place: str) -> np.ndarray:
     """A tensor as it lies in the file.
 
     Raises:
@@ -258,5 +262,5 @@ def _bytes_of(tensor: _Planned, place: str) -> np.ndarray:
 
 def _ordered(parts: Sequence[torch.Tensor], heads: Sequence[int | None]) -> torch.Tensor:
     """Parts one under another, in llama.cpp's order of rows."""
-    ordered = [part if count is None else to_pairs(part, count) for part, count in zip(parts, heads, strict=True)]
-    return (ordered[0] if len(ordered) == 1 else torch.cat(ordered)).contiguous()
+    pieces = [part if count is None else to_pairs(part, count) for part, count in zip(parts, heads, strict=True)]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).contiguous()

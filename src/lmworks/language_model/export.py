@@ -44,7 +44,7 @@ def export_gguf(model: LanguageModel, path: str | Path, to: str = "float16", *, 
     if isinstance(model, NgramLanguageModel):
         refuse(model.source)
     with adapters.merged(model.network):
-        written = write_gguf(
+        file = write_gguf(
             path,
             model.network,
             model.config,
@@ -55,8 +55,8 @@ def export_gguf(model: LanguageModel, path: str | Path, to: str = "float16", *, 
             overwrite,
         )
     if model.input_format is not None or model.few_shot is not None:
-        written.notes.append(
+        file.notes.append(
             "the form of prompts in the run that trained it (lmworks.json) is not in the file: whoever uses it writes "
             "prompts in that form"
         )
-    return written
+    return file

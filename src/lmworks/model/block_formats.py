@@ -69,10 +69,10 @@ def encode(weight: torch.Tensor, kind: str, search: bool = True, place: str = ""
         part = weight[begin : begin + step].detach().to("cpu", torch.float32)
         _check_range(part, place)
         if kind in TERNARY:
-            encoded = _ternary(part, kind)
+            blocks = _ternary(part, kind)
         else:
-            encoded = ENCODERS[kind](part.reshape(-1, BLOCK).t().contiguous(), search)
-        result[begin : begin + step] = encoded.reshape(len(part), -1)
+            blocks = ENCODERS[kind](part.reshape(-1, BLOCK).t().contiguous(), search)
+        result[begin : begin + step] = blocks.reshape(len(part), -1)
 
     with ThreadPoolExecutor(THREADS) as pool:  # chunks are too small for PyTorch to divide them
         for _ in pool.map(encode_rows, range(0, rows, step)):
@@ -113,8 +113,8 @@ def _q4_0(x: torch.Tensor, search: bool) -> torch.Tensor:
     for outermost in SYMMETRIC if search else ():
         for sign in (-1.0, 1.0):  # which end of the levels, -8 or 7, the number of the largest magnitude gets
             centred = _rounded(x, largest / (sign * outermost)).clamp_(-8, 7)
-            fitted = (x * centred).sum(0) / (centred * centred).sum(0).clamp_(min=1)
-            best.offer(fitted.half(), None)
+            best_step = (x * centred).sum(0) / (centred * centred).sum(0).clamp_(min=1)
+            best.offer(best_step.half(), None)
     return best.blocks()
 
 
@@ -127,8 +127,8 @@ def _q4_1(x: torch.Tensor, search: bool) -> torch.Tensor:
         candidate = span / width
         # the range is clipped at both ends alike; least squares moves it afterwards
         trial = _rounded(x - (least + (span - 15 * candidate) / 2), candidate).clamp_(0, 15)
-        fitted, smallest = _fitted(x, trial)
-        best.offer(fitted.half(), smallest.half())
+        best_step, smallest = _least_squares(x, trial)
+        best.offer(best_step.half(), smallest.half())
     return best.blocks()
 
 
@@ -173,7 +173,7 @@ class _Best:
         return (self.x - decoded).square_().sum(0)
 
 
-def _fitted(x: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _least_squares(x: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Step and smallest value (blocks,) whose multiples at these levels are nearest to x by least squares."""
     mean_level, mean = levels.mean(0), x.mean(0)
     centred = levels - mean_level

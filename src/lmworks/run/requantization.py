@@ -81,10 +81,10 @@ def export_and_measure(
     """
     check_gguf_place(Path(path), overwrite)  # before what takes long
     name, texts = general_pieces(None, GENERAL_BYTES)
-    written = export_gguf(model, path, to, overwrite=overwrite)
+    file = export_gguf(model, path, to, overwrite=overwrite)
     before = _bits_per_byte(model, texts)
-    after = _bits_per_byte(open_saved_model(written.path), texts)
-    return written, None if before is None or after is None else QuantizationLoss(name, before, after)
+    after = _bits_per_byte(open_saved_model(file.path), texts)
+    return file, None if before is None or after is None else QuantizationLoss(name, before, after)
 
 
 def _bits_per_byte(model: LanguageModel, texts: list[str]) -> float | None:
