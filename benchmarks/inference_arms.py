@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,8 @@ NEW = {16: 128, 512: 64, 2000: 64}
 SEQUENCES, SHORT, TOGETHER = 16, 64, 64  # sequences at once, tokens of their prompts, tokens decoded of each
 REPEATS = 3
 SMALLEST_PREFILL = 512  # shorter prompts are not a measure of reading
-TEXTS, TEXT_TOKENS, SINGLE_TOKENS = (
-    8,
-    512,
-    128,
-)  # whose likelihood is compared; tokens of a text; of those read one by one
+TEXTS, TEXT_TOKENS = 8, 512  # whose likelihood is compared, and tokens of each
+SINGLE_TOKENS = 128  # of a text that is read token by token
 
 
 def ids(length: int, row: int = 0) -> list[int]:
@@ -38,7 +36,7 @@ def ids(length: int, row: int = 0) -> list[int]:
     return [100 + (7919 * place + 1009 * row) % 30_000 for place in range(length)]
 
 
-class Stepwise:
+class Stepwise(ABC):
     """An engine that is driven token by token."""
 
     def timed(self, rows: list[list[int]], new: int) -> tuple[float, float]:
@@ -51,28 +49,32 @@ class Stepwise:
             tokens = self.step(tokens)
         return read - started, time.perf_counter() - read
 
+    @abstractmethod
     def clear(self, rows: int) -> None:
         """Forget what was read; so many rows come next."""
 
+    @abstractmethod
     def prefill(self, rows: list[list[int]]) -> list[int]:
         """Read the prompts; the likeliest next token of each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, tokens: list[int]) -> list[int]:
         """Append a token to each row; the likeliest next token of each."""
-        raise NotImplementedError
 
 
 class Lmworks(Stepwise):
     """The native engine, as ``lmworks generate`` opens it: packed weights of the cache, and no PyTorch."""
 
     def __init__(self, place: str) -> None:
-        from lmworks.language_model.engine_cache import open_kept
+        from lmworks.language_model.engine_cache import open_cached
 
-        model = open_kept(place)
+        model = open_cached(place)
         if model is None:
             raise SystemExit("the cache lacks the packed weights: inference_arms.py pack FILE")
         self.stepper = model.stepper()
+
+    def clear(self, rows: int) -> None:
+        """Nothing: each prefill begins anew."""
 
     def prefill(self, rows: list[list[int]]) -> list[int]:
         from lmworks.generate.stepper import RowStart
@@ -212,11 +214,11 @@ def pack(place: str) -> dict[str, float]:
     from lmworks.language_model import engine_cache
 
     started = time.perf_counter()
-    if engine_cache.open_kept(place) is None:
+    if engine_cache.open_cached(place) is None:
         model = lmworks.load(place, storage="stored").prepare("float32")
         if model.engine_fault:
             raise SystemExit(f"the native engine does not compute this model here: {model.engine_fault}")
-        engine_cache.keep(model)
+        engine_cache.store(model)
     return {"seconds": time.perf_counter() - started}
 
 

@@ -41,30 +41,30 @@ def generate(folder, *options: str) -> subprocess.CompletedProcess[str]:
 def test_the_second_opening_writes_the_same_text_without_torch(folder, options):
     first, second = generate(folder, *options), generate(folder, *options)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert "kept for the next opening" in first.stderr
+    assert "cached for the next opening" in first.stderr
     assert first.stderr.splitlines()[-1] == "True"
     assert second.stderr.splitlines()[-1] == "False"
     assert first.stdout == second.stdout == generate(folder, "--backend", "torch", *options).stdout
 
 
 def test_changed_files_are_opened_anew_and_the_older_state_is_removed(folder, engines):
-    assert engine_cache.keep(open_saved_model(folder).prepare("float32"))
+    assert engine_cache.store(open_saved_model(folder).prepare("float32"))
     (before,) = engines.iterdir()
-    assert engine_cache.open_kept(str(folder)) is not None
+    assert engine_cache.open_cached(str(folder)) is not None
     os.utime(folder / "model.safetensors", (1, 1))
-    assert engine_cache.open_kept(str(folder)) is None
-    engine_cache.keep(open_saved_model(folder).prepare("float32"))
+    assert engine_cache.open_cached(str(folder)) is None
+    engine_cache.store(open_saved_model(folder).prepare("float32"))
     (after,) = engines.iterdir()
     assert after != before
-    assert [(path, place) for path, _, place in engine_cache.kept()] == [(str(folder), after)]
+    assert [(path, place) for path, _, place in engine_cache.entries()] == [(str(folder), after)]
 
 
 @pytest.mark.parametrize("name", [engine_cache.WEIGHTS, engine_cache.MODEL, "tokenizer.json"])
 def test_damaged_entries_are_removed_and_not_used(folder, engines, name):
-    engine_cache.keep(open_saved_model(folder).prepare("float32"))
+    engine_cache.store(open_saved_model(folder).prepare("float32"))
     (place,) = engines.iterdir()
     (place / name).write_bytes((place / name).read_bytes()[:50])
-    assert engine_cache.open_kept(str(folder)) is None
+    assert engine_cache.open_cached(str(folder)) is None
     assert not place.exists()
 
 
@@ -72,16 +72,16 @@ def test_without_room_nothing_is_kept_and_it_is_said(folder, engines, monkeypatc
     from lmworks.base import files
 
     monkeypatch.setattr(files, "free_disk_space", lambda path: 10)
-    (note,) = engine_cache.keep(open_saved_model(folder).prepare("float32"))
-    assert "not kept" in note
+    (note,) = engine_cache.store(open_saved_model(folder).prepare("float32"))
+    assert "not cached" in note
     assert "no room" in note
     assert not engines.exists() or not list(engines.iterdir())
 
 
 def test_switched_off_nothing_is_kept(folder, engines, monkeypatch):
     monkeypatch.setenv("LMWORKS_ENGINE_CACHE", "off")
-    assert engine_cache.keep(open_saved_model(folder).prepare("float32")) == []
-    assert engine_cache.open_kept(str(folder)) is None
+    assert engine_cache.store(open_saved_model(folder).prepare("float32")) == []
+    assert engine_cache.open_cached(str(folder)) is None
     assert not engines.exists()
 
 

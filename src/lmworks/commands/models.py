@@ -79,7 +79,7 @@ def cache_entries() -> list[CacheEntry]:
         if path.is_dir():
             remove = _bound(hub.remove, record)
             entries.append(CacheEntry(record["source"], record["what"], record["size"], record["commit"], path, remove))
-    for model, size, path in engine_cache.kept():
+    for model, size, path in engine_cache.entries():
         remove = _bound(partial(shutil.rmtree, ignore_errors=True), path)
         entries.append(CacheEntry(f"engine:{without_home(Path(model))}", "engine", size, path.name, path, remove))
     return entries

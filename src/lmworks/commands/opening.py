@@ -51,7 +51,7 @@ def open_writer(args: argparse.Namespace) -> LanguageModel | NativeModel:
         return open_model(args)
     from lmworks.language_model import engine_cache
 
-    model = engine_cache.open_kept(args.model) if args.base is None else None
+    model = engine_cache.open_cached(args.model) if args.base is None else None
     if model is not None:
         _print_notes(model.notes)
         return model
@@ -77,7 +77,7 @@ def _pack(args: argparse.Namespace) -> LanguageModel:
             model.notes.append(f"computed by PyTorch, since the native engine does not compute this model: {fault}")
     _print_notes(model.notes)
     if not isinstance(model, NgramLanguageModel) and not model.engine_fault and storage is not None:
-        _print_notes(engine_cache.keep(model))
+        _print_notes(engine_cache.store(model))
     return model
 
 

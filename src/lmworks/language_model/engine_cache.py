@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 ENGINES, WEIGHTS, MODEL = "engines", "engine.safetensors", "model.json"
 ADAPTER = "adapter_config.json"
-"""In the folder of an adapter, whose base has files of its own: such models are not kept."""
+"""In the folder of an adapter, whose base has files of its own: such models are not cached."""
 
 
-def open_kept(source: str) -> NativeModel | None:
-    """The model of a source as the cache keeps it; None where it does not.
+def open_cached(source: str) -> NativeModel | None:
+    """The model of a source from the cache; None where it is not there.
 
     Raises:
         InputError: there is no such source.
@@ -64,14 +64,14 @@ def open_kept(source: str) -> NativeModel | None:
         return None
 
 
-def keep(model: LanguageModel) -> list[str]:
-    """Keep a model that was opened and packed, but not an adapter, nor one that labels texts or has examples.
+def store(model: LanguageModel) -> list[str]:
+    """Put a model that was opened and packed into the cache; not an adapter, nor one that labels texts or has examples.
 
     Args:
         model: prepared for generation.
 
     Returns:
-        Notes for a person: that it is kept, or why not.
+        Notes for a person: that it is cached, or why not.
     """
     weights, path, folders = model.engine_weights, _files_of(model.source), _engines()
     if model.own_tokenizer is None or model.few_shot is not None or model.labels:
@@ -86,10 +86,10 @@ def keep(model: LanguageModel) -> list[str]:
             _write(aside, model, path)
     except (InputError, OSError) as error:
         fault = error.fault if isinstance(error, InputError) else str(error)
-        return [f"the native engine's weights are not kept for the next opening: {fault}"]
+        return [f"the native engine's weights are not cached for the next opening: {fault}"]
     _remove_older(path, folder)
     size = human(folder_size(folder))
-    return [f"computed by the native engine; its packed weights are kept for the next opening: {size} in {folder}"]
+    return [f"computed by the native engine; its packed weights are cached for the next opening: {size} in {folder}"]
 
 
 def key_of(path: Path) -> str:
@@ -99,18 +99,18 @@ def key_of(path: Path) -> str:
     return hashlib.sha256(json.dumps([FORMAT, state]).encode()).hexdigest()[:32]
 
 
-def kept() -> list[tuple[str, int, Path]]:
-    """All that is kept: the file or folder that the model is from, bytes, and the folder in the cache."""
-    folders, entries = _engines(), []
+def entries() -> list[tuple[str, int, Path]]:
+    """Every cached model: the file or folder that it is from, bytes, and its folder in the cache."""
+    folders, listed = _engines(), []
     for file in sorted(folders.glob(f"*/{MODEL}")) if folders is not None and folders.is_dir() else []:
         with contextlib.suppress(InputError):
             path = str(read_object(file).get("path", "?"))
-            entries.append((path, folder_size(file.parent), file.parent))
-    return entries
+            listed.append((path, folder_size(file.parent), file.parent))
+    return listed
 
 
 def _engines() -> Path | None:
-    """The folder of all that is kept; None where nothing is to be."""
+    """The folder of all cached models; None where nothing is to be cached."""
     setting = os.environ.get("LMWORKS_ENGINE_CACHE", "")
     if setting == "off":
         return None
@@ -156,7 +156,7 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
 
 
 def _remove_older(path: Path, folder: Path) -> None:
-    """Remove what is kept of earlier states of the same file or folder."""
-    for other_path, _, other in kept():
+    """Remove earlier states of the same file or folder from the cache."""
+    for other_path, _, other in entries():
         if other_path == str(path.resolve()) and other != folder:
             shutil.rmtree(other, ignore_errors=True)
