@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train bench-understanding bench-published sanitize clean
+.PHONY: demo test test-all lint bench bench-train bench-infer bench-understanding bench-published sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -46,7 +46,6 @@ lint: $(VENV)/lint
 
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/opening.py
-	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/memory.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/families.py
@@ -55,6 +54,11 @@ bench: $(VENV)/bench
 
 bench-train: $(VENV)/bench
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K)) $(TRAIN)
+
+# INFER="--large" also measures a model of 1.1 billion weights; llama.cpp is compiled on first use, where it can be.
+bench-infer: $(VENV)/bench
+	@sh benchmarks/install_peers.sh $(BIN)/python
+	$(BIN)/python benchmarks/inference.py $(INFER)
 
 bench-understanding: $(VENV)/bench
 	$(BIN)/python benchmarks/understanding.py $(UNDERSTANDING)

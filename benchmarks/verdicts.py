@@ -70,11 +70,11 @@ def ratio(rounds: Rounds, arm: str, other: str, key: str) -> float:
     return statistics.median(a[key] / b[key] for a, b in zip(rounds[arm], rounds[other], strict=False))
 
 
-def best(rounds: Rounds, arms: Sequence[str]) -> str | None:
-    """The fastest of the arms that ran in as many rounds as any of them; None where none ran."""
+def best(rounds: Rounds, arms: Sequence[str], key: str = SPEED) -> str | None:
+    """The arm of the highest figure among those that ran in as many rounds as any of them; None where none ran."""
     max_rounds = max((len(rounds.get(arm, ())) for arm in arms), default=0)
     able = [arm for arm in arms if max_rounds and len(rounds.get(arm, ())) == max_rounds]
-    return max(able, key=lambda arm: median(rounds, arm, SPEED), default=None)
+    return max(able, key=lambda arm: median(rounds, arm, key), default=None)
 
 
 def far_behind(rounds: Rounds, arms: Sequence[str], share: float) -> list[str]:

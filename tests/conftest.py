@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,14 @@ def pytest_collection_finish() -> None:
     """Leaves all that was imported out of later garbage collections: each run of training makes two."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The native engine's weights of the tests' models do not go to the person's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMWORKS_ENGINE_CACHE", str(tmp_path_factory.mktemp("engines")))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,12 +21,19 @@ COMMON = (
 )
 
 
-def save_tiny(folder: Path, family: str = "llama", seed: int = 0, tied: bool = True, context: int = 256) -> Path:
+def save_tiny(
+    folder: Path,
+    family: str = "llama",
+    seed: int = 0,
+    tied: bool = True,
+    context: int = 256,
+    intermediate_size: int = 48,
+) -> Path:
     """A random llama of two layers with a byte-level tokenizer; its language head may be tied to the embeddings."""
     tokenizer = byte_level(CHATML, end_ids=[4])
     network = Transformer(
         ModelConfig(
-            vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=intermediate_size, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
             tie_word_embeddings=tied,
         )

@@ -10,6 +10,8 @@ TINY: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 2},
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
+    "gemma2": {"num_key_value_heads": 2, "head_dim": 256, "sliding_window": 5},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 256, "sliding_window": 5},
 }
 SIZES = {
     "hidden_size": 32,

@@ -1,10 +1,10 @@
 """lmworks: language models on the machine you have.
 
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
-plan estimates what a run will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume
-goes on with a run that was stopped, report gives a run's card, compare measures which way to adapt a model is worth it,
-ladder compares the models of history within a time, word_vectors opens a file of word vectors. What a person can
-correct is raised as InputError.
+export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
+pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
+measures which way to adapt a model is worth it, ladder compares the models of history within a time, word_vectors opens
+a file of word vectors. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
     from lmworks.comparisons.comparison_api import compare as compare
     from lmworks.comparisons.ladder_api import ladder as ladder
+    from lmworks.language_model.export import export_gguf as export_gguf
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
     from lmworks.run.api import plan as plan
@@ -32,6 +33,7 @@ __all__ = [
     "WordVectors",
     "__version__",
     "compare",
+    "export_gguf",
     "ladder",
     "load",
     "plan",
@@ -53,6 +55,7 @@ _HOMES = {
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
     "compare": ("lmworks.comparisons.comparison_api", "compare"),
+    "export_gguf": ("lmworks.language_model.export", "export_gguf"),
     "ladder": ("lmworks.comparisons.ladder_api", "ladder"),
     "load": ("lmworks.run.load", "load"),
     "plan": ("lmworks.run.api", "plan"),

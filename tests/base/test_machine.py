@@ -195,15 +195,16 @@ def test_peak_memory_counts_and_can_begin_anew():
 def test_keep_memory_holds_where_glibc_is():
     code = (
         "import os, resource, torch\nfrom lmworks.base import process_memory\nheld = process_memory.keep_memory()\n"
-        "def work(): [torch.ones(5_000_000) for _ in range(4)]\n"
-        "for _ in range(3): work()\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def work(): [torch.ones(12_000_000) for _ in range(4)]\n"
+        "for _ in range(8): work()\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(5): work()\n"
         "print(held, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
     held, faults = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     if held != "True":
         pytest.skip("this C library is not glibc")
-    assert int(faults) < 5 * 4 * 5_000_000 * 4 // 4096 / 10
+    # Without it blocks of more than 32 MB fault in every round; with it, until the heap's layout has settled.
+    assert int(faults) < 5 * 4 * 12_000_000 * 4 // 4096 / 2
 
 
 def test_describe_is_json():

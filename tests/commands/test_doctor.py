@@ -26,6 +26,7 @@ def measured(monkeypatch, tmp_path):
     """An empty cache in a home of its own; the measurement itself has its own test."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LMWORKS_ENGINE_CACHE")  # that of all tests
     monkeypatch.setenv("LMWORKS_OFFLINE", "1")
     monkeypatch.setattr(machine, "_known", {})
     monkeypatch.setattr(machine, "measure_apart", lambda threads, free: MADE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -120,8 +121,23 @@ def test_the_rows_own_file_is_not_replaced(run: Path, tmp_path: Path, capsys) ->
     assert path.read_text() == "7\tgood\tlovely\n"
 
 
-def test_a_text_in_place_of_a_file_is_told_how_to_be_given(tmp_path, capsys):
-    assert main(["predict", str(tmp_path), "You won a prize"]) == 2
+def test_a_text_alone_is_labelled(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["predict", str(run), "--text", "lovely, great film", "--out", str(tmp_path / "o.jsonl")]) == 0
+    assert "1 row: 1 × good" in capsys.readouterr().out
+    (row,) = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert (row["text"], row["prediction"]) == ("lovely, great film", "good")
+
+
+def test_a_text_in_place_of_a_file_is_told_how_to_be_given(run: Path, capsys) -> None:
+    assert main(["predict", str(run), "the film's awful"]) == 2
     said = capsys.readouterr().err
-    assert "You won a prize: there is no such file" in said
-    assert "FILE.txt" in said
+    assert "the film's awful: there is no such file" in said
+    command = shlex.split(said.partition("to label a text: lmworks ")[2].partition(";")[0])
+    assert main(command) == 0
+    assert "1 row: 1 × awful" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["n.tsv", "--text", "lovely"], ["--text", "lovely", "--data.header", "false"]])
+def test_a_file_or_a_text_is_given(words: list[str], run: Path, capsys) -> None:
+    assert main(["predict", str(run), *words]) == 2
+    assert ("--text: is a text" if words else '--text "TEXT"') in capsys.readouterr().err

@@ -98,6 +98,7 @@ def test_the_settings_of_pretrain_are_listed(capsys):
     assert main(["recipe", "list", "--pretrain"]) == 0
     output = capsys.readouterr().out
     assert all(name in output for name in ("model.num_hidden_layers", "tokenizer.kind", "task.mask_rate"))
+    assert "comparison." not in output
     assert main(["recipe", "schema", "--pretrain"]) == 0
     assert "task" in json.loads(capsys.readouterr().out)["properties"]
 

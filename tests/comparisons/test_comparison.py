@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -9,20 +10,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_model import save_tiny
 
 import lmworks
+from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
-from lmworks.comparisons import comparison
+from lmworks.comparisons import comparison, processes, worker
 from lmworks.comparisons.comparison_state import State
-from lmworks.run import recipe as recipes
+from lmworks.reports import card, facts
 
 WORDS = {"good": ["fine", "lovely", "great", "warm"], "bad": ["dull", "cold", "poor", "awful"]}
 BUDGET = ["--budget", "10m", "--rates", "2", "--train.batch_size", "16", "--data.held_out", "40"]
+FAST = ["--train.threads", "1", "--train.epochs", "8"]
+"""Two threads wait for each other most of the time where another process has as many; eight epochs allow a search."""
 METHODS = "majority,tfidf-logreg,lora"
 
 
@@ -47,10 +53,25 @@ def words(model: Path, data: Path, out: Path) -> list[str]:
     return ["compare", str(model), str(data), "--methods", METHODS, "--out", str(out), *BUDGET]
 
 
+@contextlib.contextmanager
+def jobs_in_this_process() -> Iterator[None]:
+    """Jobs are done here: to start a process for each takes most of the time of a comparison of tiny models. Those of
+    test_comparison_of_texts have processes of their own, one of each kind."""
+
+    def run_job(work: str, **job: Any) -> dict[str, Any]:
+        patch.setattr(worker, "STARTED", time.monotonic())
+        return json.loads(json.dumps(worker.WORK[work](json.loads(json.dumps(job)))))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "run_job", run_job)
+        yield
+
+
 @pytest.fixture(scope="module")
 def compared(model, labelled, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("comparisons") / "whole"
-    assert main([*words(model, labelled, out), "--task", "classify"]) == 0
+    with jobs_in_this_process():
+        assert main([*words(model, labelled, out), *FAST, "--task", "classify"]) == 0
     return out
 
 
@@ -86,10 +107,17 @@ def test_the_recommendation_is_the_simplest_of_the_best(compared):
     assert (compared / "comparison.html").is_file()
 
 
-def test_the_winner_trains_on_all_the_data(compared, tmp_path, capsys):
+def test_the_winner_trains_on_all_the_data(compared, tmp_path):
     assert main(["tune", "--like", str(compared), "--out", str(tmp_path / "run")]) == 0
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()
     assert "held_out: 0" in recipe
+    state, lines = State.read(compared), dict(facts.run_lines(card.build(tmp_path / "run")))
+    recommended = next(own for own in state.done if own.name == state.recommendation["name"])
+    assert lines["settings from"] == f"comparison {compared}: {recommended.title}"
+    assert lines["expected of new rows"].startswith(
+        f"{state.measure['title']} {figures.number(recommended.value)} (95 % interval"
+    )
+    assert lines["settings from"] in (tmp_path / "run" / "report.html").read_text()
     assert lmworks.load(tmp_path / "run").predict(["a fine film"])
 
 
@@ -97,50 +125,18 @@ def test_a_contender_can_be_added(compared, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(compared, folder)
     before = table(folder)
-    assert main(["compare", "--add", "tfidf-nb", str(folder)]) == 0
+    with jobs_in_this_process():
+        assert main(["compare", "--add", "tfidf-nb", str(folder)]) == 0
     assert table(folder)[:-1] == before
     assert table(folder)[-1][:2] == ("tfidf-nb", "done")
 
 
-def test_texts_and_planted_secrets(model, tmp_path):
-    data, dice = tmp_path / "rows.jsonl", random.Random(2)
-    rows = [
-        {"prompt": f"What is {n} plus {n}?", "completion": f"It is {dice.choice('abc')} {n + n}."} for n in range(150)
-    ]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    more = tmp_path / "more.jsonl"
-    more.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": f"{n}"}) + "\n" for n in range(20)))
-    out = tmp_path / "out"
-    names = ["nearest-answer", "lora", "replay"]
-    state = lmworks.compare(
-        model,
-        data,
-        methods=names,
-        budget="10m",
-        rates=1,
-        out=out,
-        evaluate={"task_rows": 30},
-        contender={"replay": {"method": "lora", "data": {"additional": str(more)}}},
-    ).state
-    assert [(result.name, result.state) for result in state.results] == [(name, "done") for name in names]
-    assert state.measure["key"] == "final_number"
-    lora = state.results[1]
-    assert lora.memorisation["exposure"]["most"] > lora.memorisation["exposure"]["planted"] > 0
-    assert lora.forgetting["text"]["title"] == "bits per byte (Python's documentation topics)"
-    assert "choices" in lora.forgetting
-    assert lora.in_use["merged"]["tokens_per_second"] > 0
-    recipe = (out / "lora" / "seed-0" / "recipe.yaml").read_text()
-    assert "canaries.jsonl" in recipe
-    assert "more.jsonl" not in recipe
-    replayed = recipes.read(out / "replay" / "seed-0" / "recipe.yaml").data.additional
-    assert [Path(source).name for source in replayed] == ["canaries.jsonl", "more.jsonl"]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_five_kills_change_nothing(compared, model, labelled, tmp_path):
-    out, dice = tmp_path / "killed", random.Random(1)
+def test_five_kills_change_nothing(model, labelled, tmp_path):
+    out, whole, dice = tmp_path / "killed", tmp_path / "whole", random.Random(1)
     command = [sys.executable, "-m", "lmworks.commands.main"]
+    subprocess.run([*command, *words(model, labelled, whole), "--task", "classify"], check=True)
     start = [*command, *words(model, labelled, out), "--task", "classify"]
     for number in range(5):
         process = subprocess.Popen(start if number == 0 else [*command, "compare", "--out", str(out)])
@@ -148,7 +144,7 @@ def test_five_kills_change_nothing(compared, model, labelled, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert subprocess.run([*command, "compare", "--out", str(out)], check=False).returncode == 0
-    assert table(out) == table(compared)
+    assert table(out) == table(whole)
 
 
 def test_faults_are_found_before_anything_is_trained(model, labelled, tmp_path):
@@ -164,7 +160,7 @@ def test_faults_are_found_before_anything_is_trained(model, labelled, tmp_path):
             lmworks.compare(model, labelled, out=tmp_path / "out", **arguments)
     with pytest.raises(InputError, match="too few to tell anything apart"):
         lmworks.compare(model, few, out=tmp_path / "out")
-    with pytest.raises(InputError, match="too little for a step") as caught:
+    with pytest.raises(InputError, match="too little for 16 steps") as caught:
         lmworks.compare(model, labelled, budget="1s", methods=["lora", "full"], out=tmp_path / "out", task="classify")
     assert "--budget" in caught.value.hint
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from rich.console import Console
 from tiny_comparisons import ROWS, comparison
 
 from lmworks.base.figures import byte_size, count, duration, interval, number, percent, signed
-from lmworks.commands import show
+from lmworks.commands import compare, show
 from lmworks.comparisons import comparison_page, comparison_table
 from lmworks.comparisons.comparison_rows import Balance, balance
 from lmworks.comparisons.comparison_state import Result, State
@@ -150,6 +150,23 @@ def test_the_table_fits_a_terminal_of_80_columns_without_its_spare_columns() -> 
     for head in set(heads) - set(comparison_table.SPARE):
         assert set(head.split()) <= set(words)
     assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
+def test_why_intervals_overlap_is_said_below_the_table(tmp_path, capsys) -> None:
+    state = comparison(["majority", "head", "lora", "full"])
+    compare.finish(state, tmp_path)
+    about = comparison_table.about_intervals(state)
+    assert "paired, on the same rows" in about
+    assert f"\n{about}\n" in capsys.readouterr().out
+    assert about in plain(outline(state).sections["All contenders"])
+
+
+def test_without_intervals_or_tests_nothing_is_said_of_them() -> None:
+    assert comparison_table.about_intervals(comparison(["lora"])) == ""
+    state = comparison(["majority", "lora"])
+    for own in state.results:
+        own.interval = None
+    assert comparison_table.about_intervals(state) == ""
 
 
 def test_points_carry_all_numbers_of_their_contender() -> None:

@@ -4,22 +4,26 @@ killed or stand in each other's way. Nothing is trained."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from tiny_comparisons import comparison as finished
 from tiny_comparisons import result
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
-from lmworks.comparisons import comparison, processes
+from lmworks.comparisons import comparison, comparison_data, processes
 from lmworks.comparisons.comparison_api import Comparison
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import STATE, Result, State
-from lmworks.comparisons.contender_recipes import checked, measured_notes
+from lmworks.comparisons.contender_recipes import checked
 from lmworks.comparisons.contender_runs import ContenderRuns
 from lmworks.comparisons.recommended_recipe import settings_of
 from lmworks.text.rows import DataSettings
@@ -54,15 +58,14 @@ class TestSettings:
         path = tmp_path / "tagged.txt"
         path.write_text("".join(f"Anna{n} B-PER\nsings O\n\n" for n in range(60)))
         settings = checked(CompareSettings(model="m", source=str(path)))
-        train, _, test = comparison.divided(settings)
+        train, _, test = comparison_data.divided(settings)
         assert train.kind == "tags"
         State(settings, []).write(tmp_path)
         state = State.read(tmp_path)
-        again, _, held_out = comparison.divided(state.settings)
-        assert comparison.digest(again, held_out) == comparison.digest(train, test)
+        again, _, held_out = comparison_data.divided(state.settings)
+        assert comparison_data.digest(again, held_out) == comparison_data.digest(train, test)
         assert "document" not in ContenderRuns(tmp_path, state).data_settings(validation=False)
-        lora = finished(["lora"]).results
-        assert "document" not in settings_of(tmp_path, State(state.settings, lora), "lora")[1]
+        assert "document" not in settings_of(tmp_path, finished(["lora"], settings=state.settings), "lora")[1]
 
     @pytest.mark.parametrize("given", [{}, {"limit": 50}, {"held_out": 0.3}, DataSettings(limit=50)])
     def test_the_size_of_the_test_part_is_kept(self, given, tmp_path) -> None:
@@ -72,10 +75,23 @@ class TestSettings:
         assert State.read(tmp_path).settings == settings
         assert State.read(tmp_path).settings.data.model_fields_set == settings.data.model_fields_set
 
+    def test_additional_rows_of_another_kind_are_refused_before_anything_is_measured(self, labelled, tmp_path) -> None:
+        more = tmp_path / "more.csv"
+        more.write_text("prompt,completion\nsay 1,one\n")
+        replay = {"method": "lora", "data": {"additional": str(more)}}
+        with pytest.raises(InputError, match="kind labels needs") as caught:
+            lmworks.compare("m", labelled, methods=["replay"], contender={"replay": replay}, out=tmp_path / "out")
+        assert caught.value.hint == "give rows of kind labels, as the others are: with the columns text, label"
+        assert not (tmp_path / "out").exists()
+
     def test_the_validation_part_is_set_by_the_comparison(self, labelled, tmp_path) -> None:
         with pytest.raises(InputError, match="is chosen by the comparison") as caught:
             lmworks.compare("m", labelled, data={"validation": 0.2}, out=tmp_path / "out")
         assert "--validation 0.2" in caught.value.hint
+
+    def test_the_hint_for_a_budget_says_how_it_is_written(self, tmp_path, capsys) -> None:
+        assert main(["compare", "m", "rows.csv", "--budget", "a minute", "--out", str(tmp_path / "out")]) == 2
+        assert "give budget a value (time: 90s, 20m or 1h" in capsys.readouterr().err
 
 
 class TestVersions:
@@ -103,47 +119,6 @@ class TestVersions:
         path.write_text(json.dumps({**json.loads(path.read_text()), "version": version}))
         with pytest.raises(InputError, match="another version of lmworks"):
             State.read(folder)
-
-
-class TestTestPart:
-    def test_rows_that_are_not_measured_are_said(self) -> None:
-        settings = CompareSettings(model="m", source="d")
-        (note,) = measured_notes(settings, "completion", 1000)
-        assert "100 of 1,000 test rows; --evaluate.task_rows" in note
-        assert measured_notes(settings, "completion", 100) == []
-        assert measured_notes(settings, "labels", 1000) == []
-        all_rows = CompareSettings(model="m", source="d", evaluate={"task_rows": 1000})
-        assert measured_notes(all_rows, "completion", 1000) == []
-        assert "200 test examples" in measured_notes(settings, "text", 1000)[0]
-
-    def test_too_few_that_are_measured_are_refused(self, tmp_path) -> None:
-        data = tmp_path / "rows.csv"
-        data.write_text("prompt,completion\n" + "".join(f"say {n},it is {n} now\n" for n in range(200)))
-        with pytest.raises(InputError, match="10 rows are measured") as caught:
-            lmworks.compare("m", data, evaluate={"task_rows": 10}, out=tmp_path / "out")
-        assert "--evaluate.task_rows 40:" in caught.value.hint
-
-    def test_few_examples_that_are_asked_for_are_refused(self, labelled, tmp_path) -> None:
-        with pytest.raises(InputError, match="12 rows are measured") as caught:
-            lmworks.compare("m", labelled, evaluate={"measured": 12}, out=tmp_path / "out")
-        assert "--evaluate.measured 40:" in caught.value.hint
-
-    def test_the_hint_for_one_long_text_works(self, tmp_path) -> None:
-        data = tmp_path / "book.txt"
-        data.write_text("\n\n".join(f"This is paragraph {n}. It is as long as others are." for n in range(200)))
-        with pytest.raises(InputError, match="too few to tell anything apart") as caught:
-            lmworks.compare("m", data, out=tmp_path / "out")
-        assert "--data.document paragraph" in caught.value.hint
-        settings = CompareSettings(model="m", source=str(data), data={"document": "paragraph"})
-        assert len(comparison.divided(settings)[2]) == 40
-
-    def test_the_hint_for_few_rows_holds_out_no_more_than_there_are(self, labelled, tmp_path) -> None:
-        with pytest.raises(InputError, match="too few to tell") as caught:
-            lmworks.compare("m", labelled, data={"held_out": 10, "held_out_max": 50}, out=tmp_path / "out")
-        assert "--data.held_out 100 --data.held_out_max 100" in caught.value.hint
-        with pytest.raises(InputError, match="too few to tell") as caught:
-            lmworks.compare("m", labelled, data={"limit": 60}, out=tmp_path / "out")
-        assert "--data.held_out" not in caught.value.hint
 
 
 class TestAdding:
@@ -184,6 +159,49 @@ class TestAdding:
         with pytest.raises(InputError, match="no comparison"):
             comparison.add(tmp_path, "lora")
         assert list(tmp_path.iterdir()) == []
+
+
+class TestReadOnly:
+    """A comparison in a place that may not be written."""
+
+    @pytest.fixture
+    def read_only(self, folder, monkeypatch) -> Path:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            return refuse() if set(mode) & set("wax+") else read(path, mode, *arguments, **options)
+
+        read = Path.open
+        monkeypatch.setattr(Path, "open", open_)
+        for name in ("mkdir", "unlink", "symlink_to"):
+            monkeypatch.setattr(Path, name, refuse)
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+        return folder
+
+    def test_a_finished_one_is_shown(self, read_only, capsys) -> None:
+        before = (read_only / STATE).read_bytes()
+        assert main(["compare", "--out", str(read_only)]) == 0
+        assert "recommended: LoRA" in capsys.readouterr().out
+        assert (read_only / STATE).read_bytes() == before
+
+    def test_one_without_its_recommendation_is_shown_with_it(self, folder, request, capsys) -> None:
+        state = State.read(folder)
+        state.recommendation = {}
+        state.write(folder)
+        request.getfixturevalue("read_only")
+        assert main(["compare", "--out", str(folder)]) == 0
+        assert "recommended: " in capsys.readouterr().out
+
+    def test_an_unfinished_one_is_refused(self, folder, request, capsys) -> None:
+        state = State.read(folder)
+        state.results[0].state = "open"
+        state.write(folder)
+        request.getfixturevalue("read_only")
+        assert main(["compare", "--out", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"{folder}: may not be written: Read-only file system" in said
+        assert "go on with the copy" in said
 
 
 class TestTwoProcesses:
@@ -244,7 +262,18 @@ class TestRecommendedRecipe:
         state.recommendation["name"] = "lora"
         state.write(folder)
         assert main([*words, "--memory", "3GB"]) == 0
-        assert "memory: 3GB" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "memory: 3GB" in shown
+        comparison_of_recipe = yaml.safe_load(shown)["comparison"]
+        lora = state.results[2]
+        assert comparison_of_recipe == {
+            "folder": str(folder),
+            "contender": "LoRA",
+            "figure": "accuracy",
+            "value": lora.value,
+            "interval": lora.interval,
+            "rows": len(lora.numerators),
+        }
         assert not (tmp_path / "run").exists()
 
     def test_without_a_recommendation_a_name_is_needed(self, folder) -> None:

@@ -183,7 +183,7 @@ def test_a_rung_without_time_is_left_out_and_says_why(text, tmp_path):
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "10 days", ""])
 def test_a_budget_that_is_none(text, tmp_path, capsys):
     assert main(["ladder", "x.txt", f"--budget={text}", "--out", str(tmp_path / "a")]) == 2
-    assert "no duration: write for example 90s, 10m or 1h" in capsys.readouterr().err
+    assert "no duration: write for example 90s, 20m or 1h" in capsys.readouterr().err
 
 
 def test_the_time_besides_training_is_that_of_the_rung_before(climbed):

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lmworks.comparisons import processes
+from lmworks.base.errors import InputError
+from lmworks.comparisons import processes, worker
+from lmworks.train import progress
 
 NOTHING = {"model": "m", "data": {}, "contenders": {}}
 
@@ -27,6 +29,20 @@ def interruptible() -> Iterator[None]:
 
 def test_work_is_done() -> None:
     assert processes.run_job("plan", **NOTHING) == {}
+
+
+def test_the_progress_of_planning_is_shown(monkeypatch, capsys) -> None:
+    def plan_of(name: str, groups: dict, job: dict) -> dict:
+        if name == "full":
+            raise InputError("takes too much memory", "full", "leave it out")
+        return {"task": "classify"}
+
+    monkeypatch.setattr(worker, "_plan_of", plan_of)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    plans = worker.plan({**NOTHING, "contenders": {"full": {}, "lora": {}, "ia3": {}}})
+    assert ["reason" in plan for plan in plans.values()] == [True, False, False]
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["planning: contenders 1/3  0:00 left", "planning: contenders 2/3  0:00 left"]
 
 
 def test_a_signal_to_the_session_alone_interrupts_it() -> None:

@@ -65,6 +65,30 @@ def test_a_figure_that_is_no_number_is_a_reason(tmp_path) -> None:
     assert state.measure == {}
 
 
+@pytest.mark.parametrize(
+    ("data", "settings", "note"),
+    [
+        ({"truncated": 0, "held_out_truncated": 0}, {}, None),
+        ({"truncated": 0}, {}, None),  # of a run of an earlier version
+        ({"truncated": 12, "held_out_truncated": 1}, {},
+         "12 rows to train on and 1 row of the test part cut at the end, being longer than the model's context"),
+        ({"truncated": 3}, {"max_tokens": 64},
+         "3 rows to train on cut at the end, being longer than data.max_tokens (64)"),
+    ],
+)  # fmt: skip
+def test_rows_that_were_cut_are_said_once_for_all_contenders(data, settings, note, tmp_path) -> None:
+    state = State(CompareSettings(model="m", source="d", data=settings), [], row_counts=ROWS)
+    for name in ("lora", "full"):
+        own = contender(tmp_path, name, [entities([2, 1], [4, 6])], "tag", "entities")
+        with RunFolder(tmp_path / name / "seed-0") as run:
+            run.write("data", **data)
+        results.read(state, own, tmp_path)
+        own.state = "done"
+        state.results.append(own)
+    said = [line for line in comparison_table.remarks(state) if "cut" in line]
+    assert said == ([] if note is None else [f"lora, full: {note}"])
+
+
 def test_forgetting_that_is_no_number_is_left_out() -> None:
     before = {"general": {"bits_per_byte": 1.5, "row_nats": [1.0, 2.0], "row_bytes": [1, 1]}}
     after = {"general": {"bits_per_byte": None, "row_nats": [1.0, None], "row_bytes": [1, 1]}}

@@ -66,8 +66,30 @@ def test_without_time_for_a_search_all_of_it_goes_into_the_final_run():
     ids=["of one kind", "one that takes long besides its training"],
 )
 def test_a_budget_too_small_for_a_step_says_what_would_do(times):
-    with pytest.raises(InputError, match="too little for a step") as caught:
-        divide(times, 6.0, 3, 1, spent=120.0)
+    with pytest.raises(InputError, match="too little for 16 steps") as caught:
+        divide(times, -20.0, 3, 1, spent=120.0)
+    assert caught.value.fault.startswith("1 min 40 s are too little for 16 steps of each of ")
+    assert caught.value.fault.endswith(" and planning, which took 2 min 00 s")
     minutes = int(caught.value.hint.split("--budget ")[1].split("m")[0])
     lengths = divide(times, minutes * 60 - 120.0, 3, 1)
-    assert all(lengths[name].epochs * 100 >= 1 for name in times if name != "counted")
+    assert all(lengths[name].epochs * 100 >= 16 for name in times if name != "counted")
+
+
+def test_a_slow_contender_gets_its_fewest_steps_and_the_others_what_is_left():
+    late = replace(FAST, measuring=50.0)
+    lengths = divide({"late": late, "slow": SLOW, "counted": COUNTED}, 75.0, 1, 1)
+    assert lengths["late"].epochs * 100 == pytest.approx(16)
+    assert lengths["slow"].seconds == pytest.approx(75.0 - lengths["late"].seconds - 5.0, rel=1e-3)
+    assert lengths["slow"].epochs * 100 > 16
+
+
+def test_a_budget_too_small_says_where_the_time_goes():
+    late = replace(SLOW, test=200.0)
+    times = {"counted": COUNTED, "fast": FAST, "late": late, "later": replace(late, measuring=100.0), "slow": SLOW}
+    with pytest.raises(InputError, match="too little for 16 steps of each of 5 contenders") as caught:
+        divide(times, 30.0, 3, 1, cheaper=["--data.limit 500", "--canaries 0"])
+    said = caught.value.hint.partition("besides training most time goes to ")[2]
+    assert said == "later 5 min 02 s, late 3 min 22 s, counted 5.0 s: less with --data.limit 500, --canaries 0"
+    with pytest.raises(InputError) as caught:
+        divide(times, 30.0, 3, 1)
+    assert "less with" not in caught.value.hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,12 @@ def test_f1_and_confusion_follow_their_definitions() -> None:
     assert figures["accuracy"] == pytest.approx(np.mean(predicted == classes))
     assert figures["micro_f1"] == pytest.approx(figures["accuracy"])  # each text has one label
     assert confusion[1, 2] == np.sum((classes == 1) & (predicted == 2))
+
+
+def test_texts_of_one_class_are_evaluated_without_a_warning() -> None:
+    with warnings.catch_warnings(action="error"):
+        figures = single_label_figures(np.ones((5, 1)), np.zeros(5, dtype=int), ["cat"])
+    assert (figures["accuracy"], figures["confusion"], figures["roc_auc"]) == (1.0, [[5]], None)
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order() -> None:

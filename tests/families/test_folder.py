@@ -168,7 +168,7 @@ def test_a_folder_with_other_things_is_not_replaced(theirs: Callable[..., Any], 
 def test_the_name_of_a_file_is_no_folder_and_the_hint_works(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ends the name of a file") as caught:
         check_place(tmp_path / name)
-    assert ("convert_hf_to_gguf" in caught.value.hint) == name.lower().endswith(".gguf")
+    assert ("lmworks export" in caught.value.hint) == name.lower().endswith(".gguf")
     check_place(Path(caught.value.hint.partition("such as ")[2].partition(";")[0]))
     check_place(tmp_path / "v1.5")
     assert not list(tmp_path.iterdir())

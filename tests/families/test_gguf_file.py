@@ -6,6 +6,7 @@ import random
 import struct
 from pathlib import Path
 
+import fuzzing
 import gguf
 import numpy as np
 import pytest
@@ -27,11 +28,15 @@ def write(path: Path, tensors: dict[str, tuple[np.ndarray, TYPES]]) -> Path:
     writer.add_array("numbers", [1, 2, 3])
     for name, (data, kind) in tensors.items():
         writer.add_tensor(name, data, raw_dtype=kind)
+    finish(writer)
+    return path
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def test_metadata_is_what_was_written(tmp_path: Path) -> None:
@@ -51,6 +56,8 @@ def test_every_type_is_read_as_the_library_reads_it(name: str, tmp_path: Path, m
     kind = TYPES[name]
     generator = np.random.default_rng(5)
     values = generator.standard_normal((6, 512), np.float32)
+    if name.startswith("TQ"):  # three levels
+        values = np.sign(values)
     try:
         stored = gguf.quantize(values, kind)
         wanted = gguf.dequantize(stored, kind)
@@ -110,6 +117,64 @@ def test_random_damage_gives_nothing_but_input_errors(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert refused > 100
+
+
+def damaged(path: Path, place: int, value: int) -> Path:
+    """The file with another number in its header, counted from the end: offset -2, type -3, rows -4, columns -5."""
+    data = bytearray(path.read_bytes())
+    span = fuzzing.spans(bytes(data))[place]
+    data[span.begin : span.begin + span.size] = value.to_bytes(span.size, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        (-2, 64, "begins 64 bytes behind the header, not 32"),
+        (-2, 0, "begins 0 bytes behind the header, not 32"),
+        (-3, int(TYPES.F16), None),
+        (-3, 99, "unknown type 99"),
+        (-4, 0, "has no elements"),
+        (-4, 2**63, "should end at byte"),
+        (-6, 0, "0 dimensions"),
+        (-6, 2**32 - 1, "dimensions"),
+    ],
+)
+def test_a_tensor_that_is_not_where_its_size_puts_it_is_refused(
+    place: int, value: int, fault: str | None, tmp_path: Path
+) -> None:
+    """Its type alone shows where another tensor follows."""
+    ones = (np.ones((2, 3), np.float32), TYPES.F32)
+    path = damaged(write(tmp_path / "m.gguf", {"t": ones, "u": ones}), place, value)
+    if fault is None:
+        assert GGUFFile(path).tensors["u"].size == 12
+        return
+    with pytest.raises(InputError, match=fault):
+        GGUFFile(path)
+
+
+@pytest.mark.parametrize(("name", "fault"), [("tensor", "tensor 'tensor1'"), ("number", "key 'number1'")])
+def test_what_stands_there_twice_is_refused(name: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for number in (1, 2):
+        writer.add_uint32(f"number{number}", number)
+        writer.add_tensor(f"tensor{number}", np.ones(4, np.float32))
+    finish(writer)
+    path.write_bytes(path.read_bytes().replace(f"{name}2".encode(), f"{name}1".encode()))
+    with pytest.raises(InputError, match=f"{fault} stands there twice"):
+        GGUFFile(path)
+
+
+def test_a_split_file_that_counts_other_parts_than_its_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m-00001-of-00003.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint64("split.count", 2**62)
+    writer.add_tensor("t", np.ones(4, np.float32))
+    finish(writer)
+    with pytest.raises(InputError, match="its name does not tell the names of the others"):
+        GGUFFile(path)
 
 
 def test_what_is_not_gguf_is_refused(tmp_path: Path) -> None:

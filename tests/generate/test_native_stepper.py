@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import BLOCK_KINDS, engine_of, native_stepper, unsupported
+from lmworks.generate.native_weights import BLOCK_KINDS, native_stepper, unsupported, weights_of
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.native_module import native_module
@@ -66,6 +66,15 @@ def network_of(spread: float = 0.3, **changes) -> Transformer:
     return network
 
 
+def store_in_blocks(network: Transformer, kind: str) -> None:
+    quants = pytest.importorskip("gguf.quants")
+    from gguf.constants import GGMLQuantizationType
+
+    for name, linear in list(named_linears(network)):
+        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
+        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+
+
 def prompts(lengths=PROMPTS) -> list[RowStart]:
     return [RowStart(torch.randint(0, 97, (length,)).tolist()) for length in lengths]
 
@@ -117,16 +126,30 @@ def test_a_row_gets_the_bits_that_it_gets_alone():
         assert (alone.logits[0] == together.logits[row]).all()
 
 
+@pytest.mark.parametrize("kind", [None, *BLOCK_KINDS])
+def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(kind, instruction_set):
+    network = network_of(spread=0.1)
+    if kind is not None:
+        store_in_blocks(network, kind)
+    tokens = torch.randint(0, 97, (20,)).tolist()
+    once, singly = native_stepper(network), native_stepper(network)
+    for stepper in (once, singly):
+        stepper.prefill([RowStart([5, 6, 7])])
+    logits = once.extend(tokens)
+    assert logits.shape == (20, 97)
+    assert once.lengths == [23]
+    for row, token in zip(logits, tokens, strict=True):
+        singly.step([token])
+        assert (singly.logits[0] == row).all()
+    assert (once.logits == singly.logits).all()
+    assert once.usage == singly.usage
+
+
 @pytest.mark.parametrize("kind", list(BLOCK_KINDS))
 def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruction_set):
     """Each product rounds its input to 8 bits, or to bfloat16: some thousandths of the largest logit remain."""
-    quants = pytest.importorskip("gguf.quants")
-    from gguf.constants import GGMLQuantizationType
-
     network = network_of(spread=0.1)
-    for name, linear in list(named_linears(network)):
-        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
-        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+    store_in_blocks(network, kind)
     starts = prompts()
     ours, theirs = native_stepper(network), TorchStepper(network)
     for stepper in (ours, theirs):
@@ -153,7 +176,7 @@ def test_networks_that_it_cannot_compute_are_named():
 
 
 def test_faults_are_refused_and_leave_the_sequences_usable():
-    engine = engine_of(network_of())
+    engine = weights_of(network_of()).engine
     sequence, logits = engine.add_sequence(4), np.empty((1, 97), np.float32)
 
     def step(*tokens: int, numbers: int = sequence) -> None:
@@ -177,7 +200,7 @@ def test_faults_are_refused_and_leave_the_sequences_usable():
 def test_threads_take_turns():
     """Steps and removals of sequences by several threads at once: none waits for ever, each gets its own logits."""
     network, starts = network_of(), prompts((5, 9, 13, 17))
-    engine = engine_of(network)
+    engine = weights_of(network).engine
 
     def run(start: RowStart) -> np.ndarray:
         for _ in range(20):
@@ -198,7 +221,7 @@ def test_dense_matrices_are_kept_in_bfloat16_where_that_is_asked_for():
     network = network_of(spread=0.1)
     starts, sizes, logits = prompts((5, 9)), [], []
     for precision in ("float32", "bfloat16"):
-        sizes.append(engine_of(network, precision).sizes()[0])
+        sizes.append(weights_of(network, precision).engine.sizes()[0])
         stepper = native_stepper(network, precision)
         stepper.prefill(starts)
         logits.append(stepper.logits)

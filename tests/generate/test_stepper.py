@@ -10,7 +10,7 @@ import torch
 
 from lmworks.generate.beam import search
 from lmworks.generate.decode import decode
-from lmworks.generate.sampling import SamplingSettings, as_tensor, log_probabilities
+from lmworks.generate.sampling import SamplingSettings, as_array, log_probabilities
 from lmworks.generate.stepper import RESERVE, RowStart, Stepper, Usage
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.config import ModelConfig, RopeScaling
@@ -190,5 +190,5 @@ def test_decoding_and_beams_ask_nothing_but_the_interface():
 
 
 def test_log_probabilities_are_the_models_own():
-    logits = as_tensor(np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype=np.float32))
+    logits = as_array(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype=torch.bfloat16))
     assert log_probabilities(logits, [2, 0]) == pytest.approx([-0.407606, -1.098612], abs=1e-5)

@@ -219,6 +219,20 @@ def test_a_text_whose_end_is_held_out_is_no_second_row(make_run, run_events) -> 
     assert dict(facts.run_lines(card.build(make_run(events))))["rows held out"] == "the end of 1 text in 12 examples"
 
 
+def test_the_comparison_that_chose_the_settings_is_cited_with_what_it_measured(make_run, run_events) -> None:
+    events = run_events()
+    start = next(event for event in events if event["event"] == "start")
+    start["comparison"] = {
+        "folder": "comparisons/reviews", "contender": "LoRA", "figure": "accuracy", "value": 0.862,
+        "interval": [0.83, 0.89], "rows": 400,
+    }  # fmt: skip
+    lines = dict(facts.run_lines(card.build(make_run(events))))
+    assert lines["settings from"] == "comparison comparisons/reviews: LoRA"
+    assert lines["expected of new rows"] == (
+        "accuracy 0.862 (95 % interval 0.830 … 0.890), as on 400 test rows of the comparison"
+    )
+
+
 def test_a_loss_that_is_not_a_number_has_no_figures_by_row(make_run, run_events) -> None:
     """The journal holds null for what JSON cannot hold."""
     events = run_events()

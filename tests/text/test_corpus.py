@@ -399,6 +399,27 @@ def test_additional_rows_are_trained_on_and_never_held_out(tmp_path):
     assert any("5 additional rows" in note for note in train.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("more.csv", "prompt,completion\nsay 1,one\n", "needs text and label"),
+        ("more.txt", "a text alone\n", "needs label"),
+    ],
+)
+def test_additional_rows_of_another_kind_are_told_which_columns_they_need(name, content, fault, tmp_path):
+    path, more = tmp_path / "rows.csv", tmp_path / name
+    path.write_text("review,stars\n" + "".join(f"row {n},{n % 3}\n" for n in range(50)))
+    more.write_text(content)
+    settings = DataSettings(columns={"text": "review", "label": "stars"}, additional=[str(more)])
+    with pytest.raises(InputError, match=fault) as caught:
+        corpus.split(corpus.read(path, settings), settings)
+    assert caught.value.hint == "give rows of kind labels, as the others are: with the columns text, label"
+    more = tmp_path / "named.csv"
+    more.write_text("text,label\nas the hint says,1\n")
+    train, _ = corpus.split(corpus.read(path, settings), settings.model_copy(update={"additional": [str(more)]}))
+    assert train.rows[-1].values == {"text": "as the hint says", "label": "1"}
+
+
 def test_additional_rows_with_unknown_labels_are_refused(tmp_path):
     more = tmp_path / "more.jsonl"
     more.write_text(

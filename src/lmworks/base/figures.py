@@ -14,7 +14,10 @@ UNKNOWN = "–"
 NATS_PER_BIT = math.log(2)
 LISTED, LONGEST = 10, 40
 """Names of a list that are printed, and characters of each."""
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = r"\s*(\d+(?:\.\d+)?)\s*(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|)\s*"
+DURATION_FORMS = "90s, 20m or 1h"
+"""For hints: how a person may write a duration."""
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
@@ -109,15 +112,15 @@ def duration(seconds: float | None) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as a person writes it: ``90s``, ``10m``, ``1.5 h``; a number alone is seconds.
+    """Seconds of a duration as a person writes it: ``90s``, ``10m``, ``1.5 h``, ``2 minutes``; a number alone: seconds.
 
     Raises:
         ValueError: it is no duration, or zero.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", text, re.IGNORECASE)
+    match = re.fullmatch(_DURATION, text, re.IGNORECASE)
     if match is None or not float(match[1]):
-        raise ValueError(f"{text!r} is no duration: write for example 90s, 10m or 1h")
-    return float(match[1]) * _SECONDS[match[2].lower()]
+        raise ValueError(f"{text!r} is no duration: write for example {DURATION_FORMS}")
+    return float(match[1]) * _SECONDS[match[2][:1].lower()]
 
 
 def percent(share: float | None, digits: int = 3) -> str:

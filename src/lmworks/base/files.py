@@ -187,7 +187,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = _target(Path(path))
     make_folder(path.parent)
-    _sweep(path)
+    remove_leftovers(path)
     aside = _aside(path)
     try:
         aside.mkdir()
@@ -207,6 +207,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             raise full_disk(path) from error
         raise
     _sync_folder(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files and folders of ``path`` that killed processes left beside it."""
+    for partial in path.parent.glob(f".{path.name}.*"):
+        parts = partial.name[len(path.name) + 2 :].split(".")
+        if parts[-1] in ("tmp", "old") and parts[0].isdigit() and not _lives(int(parts[0])):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink()
 
 
 def make_folder(path: Path, hint: str = "") -> Path:
@@ -281,14 +290,6 @@ def _put(aside: Path, path: Path) -> None:
 def _aside(path: Path) -> Path:
     """A sibling's name that no other process, and no other write of this one, uses."""
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
-
-
-def _sweep(path: Path) -> None:
-    """Remove temporary files of ``path`` that killed processes left in its folder."""
-    for partial in path.parent.glob(f".{path.name}.*"):
-        parts = partial.name[len(path.name) + 2 :].split(".")
-        if parts[-1] in ("tmp", "old") and parts[0].isdigit() and not _lives(int(parts[0])):
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _lives(process: int) -> bool:

@@ -17,10 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import parse_duration
+from lmworks.base.figures import DURATION_FORMS, parse_duration
 from lmworks.base.notation import line_numbers, parse_value, write_yaml
 
-Duration = Annotated[float, BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value)]
+_PARSED = BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value)
+Duration = Annotated[float, _PARSED]
 """Seconds, which a person may write as 90s, 10m or 1h."""
 
 
@@ -158,6 +159,8 @@ def _rows(cls: type[BaseModel], prefix: str) -> Any:
         plain = [choice for choice in _choices(field.annotation) if choice not in (inner, type(None))]
         if inner is None or plain:  # a setting may be a group or a plain value: ``model: NAME`` or ``model: {...}``
             kind = " or ".join(map(_kind, plain)) if inner else _kind(field.annotation)
+            if _PARSED in field.metadata:  # seconds are what it holds, and not what a person writes
+                kind = f"time: {DURATION_FORMS}"
             yield SettingRow(prefix + name, kind, _default(field), field.description or "")
         if inner is not None:
             yield from _rows(inner, f"{prefix}{name}.")

@@ -12,13 +12,15 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import build, nearest, parse_overrides
 from lmworks.baselines.eliza import Eliza, is_eliza
 from lmworks.commands.generate import add_options, as_list, explain_stop, note_format
-from lmworks.commands.opening import open_model
+from lmworks.commands.opening import open_writer
 
 if TYPE_CHECKING:
     from lmworks.data.prompts import Prompt
     from lmworks.generate.sampling import SamplingSettings
     from lmworks.generate.text import TextStream
     from lmworks.language_model.model import LanguageModel
+    from lmworks.language_model.native_model import NativeModel
+    from lmworks.language_model.text_methods import TextMethods
 
 ABOUT = """Talk with a model; it remembers the conversation. /help lists the commands, /quit or the end of the input
 ends. Sampling is set by further options, as for generate. A model that a run trained is asked with the system message
@@ -48,13 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Ask and answer until the person leaves."""
     from lmworks.generate.sampling import SamplingSettings
-    from lmworks.generate.torch_stepper import check_writes
 
     if is_eliza(args.model):
         return _talk_with_eliza(args, rest)
     settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
-    model = open_model(args)
-    check_writes(model.network)
+    model = open_writer(args)
+    model.check_writes()
     note_format(model, args.raw)
     conversation = Conversation(model, settings, args.system, args.raw)
     if not (args.ask or args.held_out):
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 class Conversation:
     """What was said, and the model that answers."""
 
-    def __init__(self, model: LanguageModel, settings: SamplingSettings, system: str | None, raw: bool) -> None:
+    def __init__(self, model: TextMethods, settings: SamplingSettings, system: str | None, raw: bool) -> None:
         self.model, self.raw, self.settings = model, raw, settings
         self._system = [{"role": "system", "content": system}] if system else []
         self.messages = list(self._system)
@@ -112,7 +113,7 @@ class ElizaConversation:
 
 def _talk_with_eliza(args: argparse.Namespace, rest: list[str]) -> int:
     """Talk with ELIZA; refuse options of models."""
-    given = [name for name in ("system", "held_out", "base", "fast", "raw") if getattr(args, name, None)]
+    given = [name for name in ("system", "held_out", "base", "backend", "raw") if getattr(args, name, None)]
     if given or rest:
         option = f"--{given[0].replace('_', '-')}" if given else rest[0].split("=")[0]
         raise InputError("eliza answers by rules, and has no such option", option, "leave it out: lmworks chat eliza")
@@ -188,7 +189,7 @@ def _read_line(prompt: str) -> str | None:
         return None
 
 
-def _print_answer(model: LanguageModel, stream: TextStream, num_beams: int) -> str:
+def _print_answer(model: TextMethods, stream: TextStream, num_beams: int) -> str:
     """Print an answer as it comes; Ctrl-C ends it, not the conversation. Gives what was said."""
     parts = []
     try:
@@ -206,7 +207,7 @@ def _print_answer(model: LanguageModel, stream: TextStream, num_beams: int) -> s
     return "".join(parts)
 
 
-def _held_out(model: LanguageModel, run: str, count: int) -> list[Prompt]:
+def _held_out(model: LanguageModel | NativeModel, run: str, count: int) -> list[Prompt]:
     """Prompts of rows that the run held out; the report's samples are not among them."""
     from lmworks.base.journal import RunFolder
     from lmworks.run import recipe as recipes

@@ -117,6 +117,8 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
     show.table(
         comparison_table.heads(state), comparison_table.table_cells(state), heading, spare=comparison_table.SPARE
     )
+    if about := comparison_table.about_intervals(state):
+        show.line(about)
     chart = terminal_chart(state, shutil.get_terminal_size().columns)
     for line in ("", *chart, "") if chart else ("",):
         print(line)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
 from lmworks.base.settings import Settings, build, describe, parse_overrides
-from lmworks.commands.opening import add_base, open_model
+from lmworks.commands.opening import add_backend, add_base, open_writer
 
 if TYPE_CHECKING:
     from lmworks.generate.text import Reply
-    from lmworks.language_model.model import LanguageModel
+    from lmworks.language_model.text_methods import TextMethods
 
 ABOUT = """Continue a text with a model; an encoder-decoder answers it. A model that a run taught to answer prompts
 or to label texts is asked in the words of that run."""
@@ -41,11 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = textwrap.fill(parser.description or "", WIDTH)
     parser.epilog = "how answers are chosen, and when they stop:\n" + "\n".join(option_lines(SamplingSettings))
     add_base(parser)
-    parser.add_argument(
-        "--fast",
-        action="store_true",
-        help="read fewer bytes per token; an answer may differ in a word",
-    )
+    add_backend(parser)
     parser.add_argument(
         "--raw",
         action="store_true",
@@ -65,7 +61,7 @@ def option_lines(settings: type[Settings]) -> list[str]:
     return lines
 
 
-def note_format(model: LanguageModel, raw: bool) -> None:
+def note_format(model: TextMethods, raw: bool) -> None:
     """Say on standard error that inputs are put into the prompt of the run."""
     form = model.input_format
     if form is None or not form.has_prompt or raw:
@@ -75,7 +71,7 @@ def note_format(model: LanguageModel, raw: bool) -> None:
     print(f"note: {note}", file=sys.stderr)
 
 
-def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int = 1) -> None:
+def explain_stop(model: TextMethods, replies: Sequence[Reply], num_beams: int = 1) -> None:
     """Say on standard error which texts were cut, and what lets them go on."""
     context = model.context
     slides = model.architecture == "decoder" and num_beams == 1
@@ -110,7 +106,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     if not all(prompts):
         raise InputError("the prompt is empty", "PROMPT", 'give a text, as in: lmworks generate MODEL "The sky is"')
-    model = open_model(args)
+    model = open_writer(args)
     note_format(model, args.raw)
     if len(prompts) == 1:
         stream = model.generate(prompts[0], stream=True, raw=args.raw, **settings.model_dump())

@@ -54,6 +54,8 @@ GROUPS = {
         "map": Verb("map", True, "the rows of a file as points in a plane, as an HTML page"),
         "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
         "save": Verb("save", False, "write a model as a Hugging Face folder"),
+        "export": Verb("export", False, "write a model as a GGUF file, in 16 or 32 bits"),
+        "quantize": Verb("quantize", False, "write a model as a GGUF file in fewer bits, and what that costs"),
         "combine": Verb("combine", False, "write a weighted sum of LoRA adapters as an adapter"),
     },
     "look": {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import cache_folder, folder_size, human
 from lmworks.base.sources import aliases, cached_alias, find, is_offline
 from lmworks.commands import show
+from lmworks.language_model import engine_cache
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Something fetched that lies in the cache; ``kind`` is "model" or "data", ``size`` in bytes, ``hash`` that of the
-    wheel or the hub's commit."""
+    """Something that lies in the cache; ``kind`` is "model", "data", or "engine" (packed weights of a model, for the
+    native engine), ``size`` in bytes, ``hash`` that of the wheel or the hub's commit."""
 
     source: str
     kind: str
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def cache_entries() -> list[CacheEntry]:
-    """Everything fetched that lies in the cache."""
+    """Everything that was fetched, and the packed weights of models for the native engine."""
     entries = []
     for package in packages.all_cached():
         kind = "model" if any(package.path.rglob("*.gguf")) or any(package.path.rglob("*.safetensors")) else "data"
@@ -76,6 +79,9 @@ def cache_entries() -> list[CacheEntry]:
         if path.is_dir():
             remove = _bound(hub.remove, record)
             entries.append(CacheEntry(record["source"], record["what"], record["size"], record["commit"], path, remove))
+    for model, size, path in engine_cache.entries():
+        remove = _bound(partial(shutil.rmtree, ignore_errors=True), path)
+        entries.append(CacheEntry(f"engine:{without_home(Path(model))}", "engine", size, path.name, path, remove))
     return entries
 
 

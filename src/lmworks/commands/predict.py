@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -25,40 +26,64 @@ if TYPE_CHECKING:
 ABOUT = """Give each row of a file a label, answer its question from its context, or tag its words, as the model was
 trained. Where the rows have labels, accuracy, F1 and the confusion matrix are printed too. The columns are those of
 the run that trained the model, else by their usual names; any data setting is an option: --data.columns '{text:
-COLUMN, label: COLUMN}'."""
+COLUMN, label: COLUMN}'. One text alone: lmworks predict MODEL --text "..."."""
 SHOWN, WIDTH = 5, 60  # rows that are printed, characters of each text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL FILE --out FILE."""
+    """MODEL FILE --out FILE, or MODEL --text TEXT."""
     parser.description = ABOUT
     parser.add_argument("model", help="a run or folder of a classifier")
     add_base(parser)
     add_head(parser)
-    parser.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
+    parser.add_argument("data", nargs="?", help="a file, a folder, a named data set or hub:owner/name")
+    parser.add_argument("--text", metavar="TEXT", help="one text, instead of a file")
     parser.add_argument("--out", metavar="FILE", help="write the rows with predictions: .csv, .jsonl, .parquet ...")
     parser.add_argument("--rows", type=int, default=SHOWN, metavar="N", help=f"how many to print (default {SHOWN})")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Predict, print a few rows and the figures, write the file."""
+    from lmworks.model.head_requests import SPANS
     from lmworks.run import predict_file
     from lmworks.run.load import load
+    from lmworks.text.rows import DataSettings
 
-    if " " in args.data and not expand_home(args.data).exists():
-        hint = "write it into a file, one text a line (FILE.txt), or in Python: lmworks.load(MODEL).predict([TEXT])"
-        raise InputError("there is no such file; a text itself is not read from the command line", args.data, hint)
+    given = data_overrides(rest)
+    _check_words(args, given)
     model = load(args.model, base=args.base, head=args.head)
     settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
-    settings = settings_for(args.model, args.data, data_overrides(rest), args.head)
-    predict_file.check_out(args.out, args.data)
-    predicted = predict(model, args.data, settings)
-    for note in predict_file.notes_of(predicted.table, args.model, args.data, args.head):
+    if args.text is not None and predict_file.has_head(model, SPANS):
+        hint = f'lmworks answer {args.model} --context FILE --question "QUESTION"'
+        raise InputError("the model answers questions about a text, and gives it no label", "--text", hint)
+    source: Any = args.data if args.text is None else [{"text": args.text}]
+    settings = DataSettings(kind="text") if args.data is None else settings_for(args.model, source, given, args.head)
+    predict_file.check_out(args.out, source)
+    predicted = predict(model, source, settings)
+    notes = [] if args.data is None else predict_file.notes_of(predicted.table, args.model, source, args.head)
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     show_rows(predicted, max(args.rows, 0))
     if args.out:
-        print(f"written: {write(predicted, args.data, settings, args.out)}")
+        print(f"written: {write(predicted, source, settings, args.out)}")
     return 0
+
+
+def _check_words(args: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Refuse a text in place of a file, neither of them, and a file or its settings beside a text.
+
+    Raises:
+        InputError: it is so.
+    """
+    if args.data is None and args.text is None:
+        hint = f'lmworks predict {args.model} FILE, or lmworks predict {args.model} --text "TEXT"'
+        raise InputError("neither a file nor a text is given", "FILE", hint)
+    if args.text is not None and (args.data is not None or given):
+        fault = "is a text, beside which no file is read"
+        raise InputError(fault, "--text", "leave out the file and its settings, or --text")
+    if args.data is not None and " " in args.data and not expand_home(args.data).exists():
+        one = f"lmworks predict {args.model} --text {shlex.quote(args.data)}"
+        raise InputError("there is no such file", args.data, f"to label a text: {one}; several, one a line: FILE.txt")
 
 
 def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[..., Any], ...]:

@@ -17,6 +17,7 @@ from lmworks.run.new_model import ModelSettings
 from lmworks.run.recipe import Recipe
 
 _OF_NEW_MODELS = ("name", "family", "model.", "tokenizer.")
+_OF_COMPARISONS = "comparison."  # nobody gives them: tune --like writes them
 IDS_HERE = 100  # in the size of a preset whose vocabulary depends on the text alone
 
 
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(json.dumps(Recipe.model_json_schema(), indent=2))
     elif args.action == "list":
         new = args.pretrain or args.preset
-        named = [row for row in describe(Recipe) if new or not row.name.startswith(_OF_NEW_MODELS)]
+        others = (_OF_COMPARISONS,) if new else (_OF_COMPARISONS, *_OF_NEW_MODELS)
+        named = [row for row in describe(Recipe) if not row.name.startswith(others)]
         rows = [(row.name, row.default or "must be given", row.help) for row in named]
         show.table(("setting", "default", "meaning"), rows)
     elif args.action == "presets":

@@ -9,8 +9,7 @@ that a comparison that was killed goes on where it was, to the same table.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -23,26 +22,18 @@ from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL
 from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
+from lmworks.comparisons.comparison_data import cheaper_options, digest, divided, refuse_few, refuse_one_label
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
-from lmworks.comparisons.contender_recipes import (
-    WRITTEN_KINDS,
-    checked,
-    measured_notes,
-    measured_rows,
-    recipe_groups,
-    refuse_chosen,
-)
+from lmworks.comparisons.contender_recipes import checked, measured_notes, recipe_groups, refuse_chosen
 from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, run_times_of
 from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
 from lmworks.run.result import Say, silent
-from lmworks.text import corpus, formats, python_rows
-from lmworks.text.rows import DataSettings, Table, option
+from lmworks.text import corpus, python_rows
 
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
-FEWEST_TEST_ROWS = 20
 NO_ROOM = "no room"
 """How the faults of a full disk begin."""
 
@@ -64,7 +55,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         raise InputError("is there already and not empty", str(folder), "choose another --out")
     settings = checked(settings)
     train, validation, test = divided(settings)
-    _refuse_few(settings, train.kind, len(test))
+    refuse_one_label(train)
+    refuse_few(settings, train.kind, len(test))
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [
         Result(
@@ -74,7 +66,7 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
     ]
     for result in results:
         for file in result.settings.get("data", {}).get("additional", []):
-            corpus.read(file, DataSettings(kind=train.kind))  # refuses it before anything is measured
+            corpus.read_additional(file, train.kind)  # refuses it before anything is measured
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
     row_counts = {"kind": train.kind, **counts, "digest": digest(train, test)}
     notes = [*test.notes, *measured_notes(settings, train.kind, len(test))]
@@ -98,10 +90,13 @@ def resume(folder: str | Path, say: Say | None = None) -> State:
     """Go on with a comparison that was killed or stopped; of a finished one, what it came to.
 
     Raises:
-        InputError: there is none, or its data have changed.
+        InputError: there is none, its data have changed, or it is not finished and its folder may not be written.
     """
     folder = Path(folder)
-    State.read(folder)  # refuses a folder of anything else before it is locked
+    state = State.read(folder)  # refuses a folder of anything else before it is locked
+    if not os.access(folder, os.W_OK) and all(result.state != "open" for result in state.results):
+        state.recommendation = state.recommendation or recommendation.recommend(state, results.settle(state))
+        return state
     with processes.locked(folder):
         return _Session(folder, State.read(folder), say or silent).run()
 
@@ -151,34 +146,6 @@ def _refuse_comparison(folder: Path) -> None:
         raise InputError("is a comparison already", str(folder), f"go on with it: lmworks compare --out {folder}")
 
 
-def _refuse_few(settings: CompareSettings, kind: str, test: int) -> None:
-    """Raise if too few test rows are measured, with a hint at more of them."""
-    measured_count, wanted = measured_rows(settings, kind, test), 5 * FEWEST_TEST_ROWS
-    if measured_count >= FEWEST_TEST_ROWS:
-        return
-    fault, tells = f"the test part has {count_of(test, 'row')}", f"some {wanted} tell large differences apart"
-    if test >= FEWEST_TEST_ROWS:
-        fault = f"of the test part {count_of(measured_count, 'row')} are measured"
-        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {min(wanted, test)}"
-    else:
-        more = _more_rows(corpus.read(settings.source, settings.data), settings.data, wanted)
-    raise InputError(f"{fault}, too few to tell anything apart", settings.source, f"{more}: {tells}")
-
-
-def _more_rows(table: Table, settings: DataSettings, wanted: int) -> str:
-    """How more rows can be held out."""
-    if corpus.is_divided_inside(table):
-        file = Path(table.rows[0].place.rpartition(":")[0].removesuffix(".gz"))
-        is_plain = "txt" in (settings.format, formats.SUFFIXES.get(file.suffix.lower()))
-        if is_plain and settings.document == "file":
-            return f"read paragraphs as rows, {option('document', 'paragraph')}"
-        return "give more texts"
-    if len(table) <= wanted:
-        return "give more rows"
-    most = "" if settings.held_out_max >= wanted else f" {option('held_out_max', str(wanted))}"
-    return f"hold out more, {option('held_out', str(wanted))}{most}, or give more rows"
-
-
 def _plant(state: State, folder: Path) -> None:
     """Write the rows with a secret that contenders train on too, if any of them trains and the rows have a kind that
     can hide one."""
@@ -188,24 +155,6 @@ def _plant(state: State, folder: Path) -> None:
         state.notes.append(
             f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
         )
-
-
-def divided(settings: CompareSettings) -> tuple[Table, Table, Table]:
-    """The training rows, those of validation included; the validation part; the test part."""
-    table = corpus.read(settings.source, settings.data)
-    with_validation = settings.data.model_copy(update={"validation": settings.validation})
-    train, test = corpus.split(table, settings.data)
-    if settings.validation >= max(1, len(train)):
-        fault = f"{settings.validation:g} rows are to be held out of {count_of(len(train), 'row')}"
-        raise InputError(fault, "validation", "--validation 0.1")
-    return train, corpus.split(table, with_validation)[1], test
-
-
-def digest(train: Table, test: Table) -> str:
-    """A short hash of the rows on both sides."""
-    values = [[row.values for row in part.rows] for part in (train, test)]
-    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 class _Session:
@@ -324,11 +273,13 @@ class _Session:
         if not open_:
             plan = new[0].plan
             raise InputError(f"no contender can be run: {plan['reason']}", plan["place"], plan["hint"])
-        times = {result.name: run_times_of(result, state.row_counts) for result in open_}
+        times = {result.name: run_times_of(result, state) for result in open_}
         is_first = not state.planned
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
         try:
-            lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
+            cheaper = cheaper_options(settings, state.row_counts) if is_first else []
+            spent = self.spent if is_first else 0.0
+            lengths = schedule.divide(times, budget, settings.rates, settings.seeds, spent, cheaper)
         except InputError as error:
             unreliable = next((str(plan["note"]) for plan in plans.values() if plan.get("note")), "")
             hint = (
@@ -371,7 +322,7 @@ class _Session:
         for result in filter(lambda result: result.epochs, open_):
             result.epochs *= ratio  # type: ignore[operator]
             steps = result.epochs * result.plan["steps"]
-            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_SEARCH_STEPS
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_STEPS
             if steps < 1:
                 result.state, result.reason = "left out", "nothing of the budget is left for a step"
                 continue

@@ -37,7 +37,9 @@ def overview(state: State) -> str:
         _row(state, result, [prose(cell) for cell in cells[1:]])
         for result, cells in zip(comparison_table.ordered(state), comparison_table.table_cells(state), strict=True)
     ]
-    return section("All contenders", table(heads, rows, "contenders"))
+    about = comparison_table.about_intervals(state)
+    note = f'<p class="detail">{prose(about)}</p>' if about else ""
+    return section("All contenders", table(heads, rows, "contenders") + note)
 
 
 def costs(state: State) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, number, signed
+from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, list_names, number, signed
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.recommendation import is_nothing_right
 
@@ -81,6 +81,17 @@ def behind(result: Result, state: State) -> str:
     return f"{signed(difference['value'])}{'' if difference['differs'] else ' (chance)'}"
 
 
+def about_intervals(state: State) -> str:
+    """Why the intervals of two contenders may overlap though one is behind the other beyond chance; empty where the
+    table has no intervals, or no tests."""
+    if not any(result.interval for result in state.done) or not any(result.difference for result in state.done):
+        return ""
+    return (
+        "The intervals of two contenders may overlap though one is behind the other beyond chance: an interval is of "
+        "one contender alone, and the test is paired, on the same rows."
+    )
+
+
 def _forgetting(result: Result) -> str:
     """The change of the first measure of forgetting."""
     for measure in result.forgetting.values():
@@ -114,7 +125,9 @@ def remarks(state: State) -> list[str]:
             lines.append(f"{result.title} is left out: {result.reason}")
         elif result.state == "open":
             lines.append(f"{result.title} is still to come")
-        lines += [f"{result.title}: {note}" for note in result.notes]
+    for note in dict.fromkeys(note for result in state.results for note in result.notes):
+        titles = [result.title for result in state.results if note in result.notes]
+        lines.append(f"{list_names(titles)}: {note}")
     unsearched = [result.title for result in state.done if result.kind == "trained" and not result.searches]
     if unsearched and state.settings.rates > 1:
         lines.append(f"no search of the learning rate, for which the budget is too short: {', '.join(unsearched)}")

@@ -16,7 +16,7 @@ from lmworks.comparisons import comparison_figure, processes, schedule
 from lmworks.comparisons.comparison_state import Result, State, Trial
 from lmworks.comparisons.contender_recipes import data_and_groups
 from lmworks.comparisons.pacing import seconds_alive
-from lmworks.comparisons.planting import CANARY_KINDS
+from lmworks.comparisons.planting import CANARY_KINDS, canaries_of
 from lmworks.comparisons.schedule import RunTimes
 from lmworks.train.settings import MOST_STEPS
 
@@ -30,8 +30,9 @@ CANARIES, RETAINED = "canaries.jsonl", "retained.json"
 """Rows that are planted among those to train on; what the base can do, measured once."""
 ENDING_SECONDS = 30.0
 """For which the process of a killed session is waited for."""
-MEASURED_TOKENS = 24_000
-"""What measuring use, forgetting and memorisation takes, roughly, in tokens of training."""
+MEASURED_TOKENS, CANARY_TOKENS = 20_000, 600
+"""What measuring use, forgetting and reproduced rows takes, roughly, in tokens of training; and what each canary adds,
+planted or not: a hundred other secrets of some six tokens each."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
 """What a run of a search evaluates besides the validation part: nothing."""
 
@@ -74,11 +75,11 @@ class ContenderRuns:
 
     def expected_training(self, result: Result) -> float:
         """Seconds of training that the runs of a contender are expected to take, none of which is done."""
-        return (result.epochs or 0.0) * run_times_of(result, self.state.row_counts).training(*self._runs_of(result))
+        return (result.epochs or 0.0) * run_times_of(result, self.state).training(*self._runs_of(result))
 
     def expected_rest(self, result: Result) -> float:
         """Seconds of all else that they are expected to take."""
-        return run_times_of(result, self.state.row_counts).fixed(*self._runs_of(result))
+        return run_times_of(result, self.state).fixed(*self._runs_of(result))
 
     def _runs_of(self, result: Result) -> tuple[list[int], int]:
         """The runs of each round of its search, and its final runs."""
@@ -258,26 +259,28 @@ def _how(trial: Trial) -> str:
     return f"learning rate {trial.learning_rate:g}, {number(trial.epochs or 0.0)} epochs"
 
 
-def run_times_of(result: Result, row_counts: dict[str, Any]) -> RunTimes:
+def run_times_of(result: Result, state: State) -> RunTimes:
     """The times of a contender's runs, by its plan.
 
     Args:
         result: of the contender, with its plan.
-        row_counts: numbers of rows, as of a comparison's state.
+        state: of the comparison.
     """
-    plan = result.plan
+    plan, row_counts = result.plan, state.row_counts
     if result.kind == "before":
         return RunTimes(0.0)
     if result.kind in ("baseline", "classical"):
         return RunTimes(QUICK_SECONDS)
     of_training = plan["epoch"] * row_counts["validation"] / max(1, row_counts["training"])
     of_test = plan["evaluation"] * row_counts["validation"] / max(1, row_counts["test"])
+    canaries = sum(map(len, canaries_of(row_counts["kind"], state.settings.canaries)))
+    measured_tokens = MEASURED_TOKENS + CANARY_TOKENS * canaries
     return RunTimes(
         start=plan["start"] + plan["process"],
         epoch=plan["epoch"] if result.kind == "trained" else 0.0,
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
-        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS if result.kind == "trained" else QUICK_SECONDS,
+        measuring=QUICK_SECONDS + plan["token"] * measured_tokens if result.kind == "trained" else QUICK_SECONDS,
         most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(DEFAULT_EPOCH_LIMIT, plan["most_epochs"]),
     )

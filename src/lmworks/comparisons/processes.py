@@ -69,12 +69,17 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a comparison's folder, so that no other process works on it.
 
     Raises:
-        InputError: one does.
+        InputError: one does, or the folder may not be written.
     """
     if fcntl is None:
         yield
         return
-    with (folder / LOCK).open("w") as file:
+    try:
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        hint = "copy it to a place that you may write to, and go on with the copy"
+        raise InputError(f"may not be written: {error.strerror}", str(folder), hint) from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

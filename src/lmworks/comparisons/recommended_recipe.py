@@ -15,7 +15,7 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     """Model, group ``data`` and further groups of the recipe that trains a contender on all rows.
 
     Args:
-        folder: of the comparison, for errors.
+        folder: of the comparison.
         state: of the comparison.
         name: of the contender; None: the recommended one.
 
@@ -34,6 +34,14 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}
     data |= {"held_out": 0.0, "validation": 0.0}
     data, groups = data_and_groups(result.settings, data)
+    groups["comparison"] = {
+        "folder": str(folder),
+        "contender": result.title,
+        "figure": state.measure["title"],
+        "value": result.value,
+        "interval": result.interval,
+        "rows": len(result.numerators),
+    }
     model = state.settings.model
     if result.kind == "classical":
         return str(groups.pop("model")), data, groups

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.comparisons import comparison_figure
 from lmworks.comparisons.comparison_figure import FigureByRow
@@ -46,6 +47,7 @@ def read(state: State, result: Result, folder: Path) -> None:
     result.cost = _cost(result, runs)
     result.forgetting |= _forgetting(comparison_figure.evaluation_before(runs[0]), events[0])
     result.answers = _answers(runs[0])
+    result.notes += [note for note in _cut(runs[0], state) if note not in result.notes]
 
 
 def read_before(state: State, result: Result, folder: Path) -> None:
@@ -149,6 +151,16 @@ def _forgetting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
             }
         }
     return {}
+
+
+def _cut(run: Path, state: State) -> list[str]:
+    """That rows of a run were cut at the end, with their number; the runs of all seeds have the same rows."""
+    data = next(iter(RunFolder(run).events("data")), {})
+    parts = {"truncated": "to train on", "held_out_truncated": "of the test part"}
+    counts = [f"{count_of(data[key], 'row')} {part}" for key, part in parts.items() if data.get(key)]
+    most = state.settings.data.max_tokens
+    limit = "the model's context" if most is None else f"data.max_tokens ({most})"
+    return [f"{' and '.join(counts)} cut at the end, being longer than {limit}"] if counts else []
 
 
 def _answers(run: Path) -> list[dict[str, Any]]:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of, duration
+from lmworks.base.figures import count_of, duration, list_names
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the full length, in the rounds of a search."""
-MIN_SEARCH_STEPS = 16
-"""Of the shortest training of a search; with fewer, there is no search, and all time goes into the final runs."""
+MIN_STEPS = 16
+"""Of the shortest training of a contender, a search's included; with fewer, there is no search, and all time goes into
+the final runs."""
+MOST_NAMED = 3
+"""Contenders that the hint of a budget too small names, those that need the most time besides training."""
 LEARNING_RATE_FACTOR = 3.0
 """Between neighbouring learning rates of a search."""
 
@@ -85,110 +89,94 @@ def learning_rates(default: float, count: int) -> list[float]:
     return [float(f"{default * LEARNING_RATE_FACTOR**step:.3g}") for step in steps]
 
 
-def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, spent: float = 0.0) -> dict[str, Length]:
-    """Divide seconds among contenders: equal times, but none more than its most epochs take.
+def divide(
+    times: dict[str, RunTimes],
+    budget: float,
+    rates: int,
+    seeds: int,
+    spent: float = 0.0,
+    cheaper: Sequence[str] = (),
+) -> dict[str, Length]:
+    """Divide seconds among contenders: equal times, but none more than its most epochs take, and none less than
+    :data:`MIN_STEPS` steps take, so that a slow one does not decide how long all of them need.
 
     Args:
         times: by name of the contender.
         budget: seconds for all of them.
         rates: learning rates that a search begins with.
         seeds: final runs of each.
-        spent: seconds that planning took, which the hint of an error adds to the budget that is needed.
+        spent: seconds that planning took before, for an error: the hint adds them to the budget that is needed.
+        cheaper: options with which contenders need less time besides their training, for that hint.
 
     Raises:
-        InputError: they are too few for a step of each.
+        InputError: they are too few for :data:`MIN_STEPS` steps of each.
     """
     runs = {name: rounds(rates) if run_times.epoch else [] for name, run_times in times.items()}
     while True:
         share = _share(times, runs, budget, seeds)
-        epochs = {name: _epochs(run_times, runs[name], seeds, share) for name, run_times in times.items()}
+        lengths = {name: _length(run_times, runs[name], seeds, share) for name, run_times in times.items()}
         short = [
             name
             for name, run_times in times.items()
-            if runs[name] and epochs[name] * run_times.steps * SHARES[0] < MIN_SEARCH_STEPS
+            if runs[name] and lengths[name].epochs * run_times.steps * SHARES[0] < MIN_STEPS
         ]
-        if not short and _has_no_step(times, epochs):
-            short = [name for name in times if runs[name]]  # their searches leave another one without a step
+        exceeded = sum(length.seconds for length in lengths.values()) > budget
+        if not short and exceeded:
+            short = [name for name in times if runs[name]]  # their searches take what others need
         if not short:
             break
         # the slowest one first: the others may have time enough for a search then
         worst = max(short, key=lambda name: times[name].epoch / times[name].steps)
         runs[worst] = []
-    _refuse_too_little(times, epochs, budget, seeds, spent)
-    return {
-        name: Length(
-            epochs[name],
-            bool(runs[name]),
-            run_times.fixed(runs[name], seeds) + epochs[name] * run_times.training(runs[name], seeds),
-        )
-        for name, run_times in times.items()
-    }
+    if exceeded:
+        _refuse_too_little(times, budget, seeds, spent, cheaper)
+    return lengths
 
 
-def _has_no_step(times: dict[str, RunTimes], epochs: dict[str, float]) -> bool:
-    """Whether a contender that is trained gets less than a step."""
-    return any(run_times.epoch and epochs[name] * run_times.steps < 1 for name, run_times in times.items())
-
-
-def _epochs(run_times: RunTimes, runs: Sequence[int], seeds: int, share: float) -> float:
-    """The full length that so many seconds allow."""
-    if not run_times.epoch:
-        return 0.0
-    return min(
-        run_times.most_epochs, max(0.0, (share - run_times.fixed(runs, seeds)) / run_times.training(runs, seeds))
-    )
+def _length(run_times: RunTimes, runs: Sequence[int], seeds: int, share: float) -> Length:
+    """The length that so many seconds allow, and at least :data:`MIN_STEPS` steps."""
+    epochs, fixed, training = 0.0, run_times.fixed(runs, seeds), run_times.training(runs, seeds)
+    if training:
+        epochs = min(run_times.most_epochs, max(MIN_STEPS / run_times.steps, (share - fixed) / training))
+    return Length(epochs, bool(runs), fixed + epochs * training)
 
 
 def _share(times: dict[str, RunTimes], runs: dict[str, list[int]], budget: float, seeds: int) -> float:
-    """The seconds of each contender with which all of them together take the budget; found by halving an interval."""
+    """The seconds of each contender with which all of them together take the budget, found by halving an interval; 0
+    where the budget is too small."""
     low, high = 0.0, budget
     for _ in range(60):
         middle = (low + high) / 2
-        spent = sum(
-            run_times.fixed(runs[name], seeds)
-            + _epochs(run_times, runs[name], seeds, middle) * run_times.training(runs[name], seeds)
-            for name, run_times in times.items()
-        )
+        spent = sum(_length(run_times, runs[name], seeds, middle).seconds for name, run_times in times.items())
         low, high = (middle, high) if spent <= budget else (low, middle)
     return low
 
 
 def _refuse_too_little(
-    times: dict[str, RunTimes], epochs: dict[str, float], budget: float, seeds: int, spent: float
-) -> None:
-    """Raise if a contender has no time for a step."""
-    if not _has_no_step(times, epochs):
-        return
-    needed = _needed(times, seeds)
-    fault = f"{duration(budget)} are too little for a step of each of {count_of(len(times), 'contender')}"
-    hint = f"--budget {math.ceil((needed + spent) / 60) + 1}m, for {MIN_SEARCH_STEPS} steps of each"
-    if fitting := _fitting(times, budget, seeds):
+    times: dict[str, RunTimes], budget: float, seeds: int, spent: float, cheaper: Sequence[str]
+) -> NoReturn:
+    """Raise since there are contenders that have no time for their fewest steps."""
+    needed = {name: _length(run_times, [], seeds, 0.0).seconds for name, run_times in times.items()}
+    steps = f"{MIN_STEPS} steps of each of {count_of(len(times), 'contender')}"
+    planning = f" and planning, which took {duration(spent)}" if spent else ""
+    fault = f"{duration(budget + spent)} are too little for {steps}{planning}"
+    hint = f"--budget {math.ceil((sum(needed.values()) + spent) / 60) + 1}m"
+    if fitting := _fitting(times, needed, budget):
         hint += f", or fewer contenders: --methods {','.join(fitting)}"
+    fixed = {name: run_times.fixed([], seeds) for name, run_times in times.items()}
+    slowest = sorted(fixed, key=lambda name: -fixed[name])[:MOST_NAMED]
+    hint += (
+        f"; besides training most time goes to {list_names([f'{name} {duration(fixed[name])}' for name in slowest])}"
+    )
+    if cheaper:
+        hint += f": less with {list_names(list(cheaper))}"
     raise InputError(fault, "budget", hint)
 
 
-def _needed(times: dict[str, RunTimes], seeds: int) -> float:
-    """Seconds that give each contender which is trained its fewest steps, without searches: contenders get equal times,
-    so that the slowest one decides, as in divide() with its time as the share."""
-    share = max(
-        (
-            run_times.fixed([], seeds) + MIN_SEARCH_STEPS * run_times.training([], seeds) / run_times.steps
-            for run_times in times.values()
-            if run_times.epoch
-        ),
-        default=0.0,
-    )
-    return sum(
-        run_times.fixed([], seeds) + _epochs(run_times, [], seeds, share) * run_times.training([], seeds)
-        for run_times in times.values()
-    )
-
-
-def _fitting(times: dict[str, RunTimes], budget: float, seeds: int) -> list[str]:
+def _fitting(times: dict[str, RunTimes], needed: dict[str, float], budget: float) -> list[str]:
     """As many contenders as a budget is enough for, the fastest ones, one that is trained among them; else none."""
-    order = sorted(times, key=lambda name: _needed({name: times[name]}, seeds))
     fitting: list[str] = []
-    for name in order:
-        if _needed({other: times[other] for other in [*fitting, name]}, seeds) <= budget:
+    for name in sorted(times, key=lambda name: needed[name]):
+        if sum(needed[other] for other in fitting) + needed[name] <= budget:
             fitting.append(name)
     return [name for name in times if name in fitting] if any(times[name].epoch for name in fitting) else []

@@ -25,23 +25,28 @@ STARTED = time.monotonic()
 
 
 def plan(job: Job) -> dict[str, Any]:
-    """The plans of contenders, by name: what a run of each needs; of one that cannot be run ``reason``.
+    """The plans of contenders, by name: what a run of each needs; of one that cannot be run ``reason``. Takes minutes,
+    so that its progress is shown on standard error.
 
     Args:
         job: "model", "data"; "contenders": name -> groups of its recipe.
     """
     from lmworks.base import process_memory
     from lmworks.run import setup  # noqa: F401 - imports what a run does, so that the time is known
+    from lmworks.train.progress import EvaluationProgress
 
     process = time.monotonic() - STARTED  # a run's process imports the same
     plans: dict[str, Any] = {}
-    for name, groups in job["contenders"].items():
-        try:
-            plans[name] = {"process": process, **_plan_of(name, groups, job)}
-        except InputError as error:
-            plans[name] = {"reason": error.fault, "place": error.place, "hint": error.hint}
-        process_memory.release_memory()  # else the memory of the models before would be planned for
-        process_memory.reset_peak_memory()
+    with EvaluationProgress("planning") as progress:
+        progress.begin("contenders", len(job["contenders"]))
+        for name, groups in job["contenders"].items():
+            try:
+                plans[name] = {"process": process, **_plan_of(name, groups, job)}
+            except InputError as error:
+                plans[name] = {"reason": error.fault, "place": error.place, "hint": error.hint}
+            process_memory.release_memory()  # else the memory of the models before would be planned for
+            process_memory.reset_peak_memory()
+            progress.advance(1)
     return plans
 
 

@@ -73,7 +73,7 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
         "macro_f1": float(metrics.f1_score(classes, predicted, average="macro", zero_division=0.0)),
         "micro_f1": float(metrics.f1_score(classes, predicted, average="micro", zero_division=0.0)),
         "roc_auc": _area(classes[:, None] == numbers[None], probabilities),
-        "confusion": metrics.confusion_matrix(classes, predicted, labels=numbers).tolist(),
+        "confusion": _confusion(classes, predicted, len(labels)),
         "calibration_error": measured.error,
         "calibration": measured.bins,
         "mistakes": most_confident(confidence, ~correct),
@@ -220,6 +220,14 @@ def _by_bin(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     sums = np.zeros((len(which), CALIBRATION_BINS))
     np.add.at(sums, (np.arange(len(which))[:, None], which), correct - confidence)
     return sums
+
+
+def _confusion(classes: np.ndarray, predicted: np.ndarray, count: int) -> list[list[int]]:
+    """(C, C) texts, rows: right classes, columns: predicted. scikit-learn's warns where there is one class."""
+    confusion = np.zeros((count, count), dtype=np.int64)
+    np.add.at(confusion, (classes, predicted), 1)
+    counts: list[list[int]] = confusion.tolist()
+    return counts
 
 
 def most_confident(confidence: np.ndarray, wrong: np.ndarray, count: int = SHOWN_MISTAKES) -> list[int]:

@@ -311,7 +311,7 @@ def check_place(folder: Path, overwrite: bool = False) -> None:
         if folder.suffix.lower() in FILE_ENDINGS:
             hint = f"give a folder's name, such as {folder.with_suffix('')}"
             if folder.suffix.lower() == ".gguf":
-                hint += "; of such a folder llama.cpp's convert_hf_to_gguf.py makes a GGUF file"
+                hint += "; lmworks export and lmworks quantize write GGUF files"
             fault = f"a model is written as a folder, and {folder.suffix} ends the name of a file"
             raise InputError(fault, str(folder), hint)
         return

@@ -1,13 +1,12 @@
 """A GGUF file -> config, network and tokenizer; the metadata is translated into the config.json of its family.
 
-llama.cpp's names differ from everyone's, and for its llama architecture it stores the rows of each query and key head
-in another order (pairs of neighbours rotate together there, not halves), which is undone here.
+families/gguf_metadata and families/gguf_writer have the way back, families/gguf_layout what both need.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,17 @@ import torch
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.gguf_file import FETCH_AGAIN, GGUFFile, value_of
+from lmworks.families.gguf_layout import (
+    FAMILY_OF,
+    FREQUENCIES,
+    from_pairs,
+    is_offset,
+    paired_heads,
+    rows_of,
+    scaling_of,
+)
 from lmworks.families.gguf_tokenizer import tokenizer_of
-from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
+from lmworks.families.mapping import to_ours
 from lmworks.families.opened import (
     Opened,
     fill,
@@ -30,11 +38,10 @@ from lmworks.families.opened import (
     with_storages,
 )
 from lmworks.families.registry import FAMILIES
-from lmworks.model.config import ModelConfig
 from lmworks.model.trained_parameters import meta_network
 from lmworks.text.tokenizer import Tokenizer
 
-ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")
+LARGEST = {"gemma2": 46, "gemma3": 62}  # layers of the 27B, whose scores llama.cpp scales by the hidden size
 # Keys under the architecture's name that change nothing, or that say again what others say.
 IGNORED = ("vocab_size", "rope.scaling.finetuned", "tensor_data_layout")
 # Keys that would change what the model computes, but not at these values.
@@ -45,8 +52,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_ext_factor": (1.0,),
     "use_parallel_residual": (False, True),  # written for every gpt2, read for none
 }
-FREQUENCIES = "rope_freqs.weight"
-TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
 
 
 def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", storage: str | None = None) -> Opened:
@@ -66,7 +71,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     tokenizer = tokenizer_of(file.metadata, str(path))
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
-    rows = _gpt2_rows(config) if family.name == "gpt2" else _llama_rows(config)
+    rows = rows_of(file.metadata["general.architecture"], config)
     names = [name for name in file.tensors if name != FREQUENCIES]
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
@@ -75,15 +80,14 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
     as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
     stored = file.read_stored(list(as_stored))
-    read = file.read([name for name in names if name not in stored], requested or torch.float32)
+    shifted = [name for name in names if is_offset(name, config)]  # in float32, in which nothing is lost
+    read = {name: (weight - 1).to(requested or torch.float32) for name, weight in file.read(shifted).items()}
+    read |= file.read([name for name in names if name not in stored and name not in read], requested or torch.float32)
     columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
     shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
     tensors = to_ours(rows, read | stored, shapes, place=str(path))
-    if file.metadata["general.architecture"] == "llama":
-        for name in tensors:
-            if ".q_proj." in name or ".k_proj." in name:
-                heads = config.num_attention_heads if ".q_proj." in name else config.key_value_heads
-                tensors[name] = _halves(tensors[name], heads)
+    for name, heads in paired_heads(family.name, config, tensors).items():
+        tensors[name] = from_pairs(tensors[name], heads)
     if storage is not None:
         formats = {part: file.tensors[name].kind for name, parts in as_stored.items() for part in parts}
         fill(network, with_storages(network, tensors, formats), device)
@@ -106,37 +110,61 @@ def read_config(path: str | Path) -> tuple[Family, dict[str, Any]]:
 
 
 def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
-    name = file.metadata.get("general.architecture")
-    _refuse_other_kinds(file)
-    if name not in ARCHITECTURES:
+    name = value_of(file.metadata, "general.architecture", str, str(file.path))
+    _refuse_other_kinds(file, name)
+    if name not in FAMILY_OF:
         raise InputError(
             f"a model of architecture {name!r} is not read here",
             str(file.path),
-            f"known: {', '.join(ARCHITECTURES)}; of other families, open the Hugging Face folder",
+            f"known: {', '.join(FAMILY_OF)}; of other families, open the Hugging Face folder",
         )
     last = value_of(file.metadata, f"{name}.block_count", int, str(file.path), 1) - 1
     for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
         if needed not in file.tensors or len(file.tensors[needed].shape) != 2:
             raise InputError(f"tensor {needed} is missing", str(file.path), FETCH_AGAIN)
-    metadata = _Metadata(file.metadata, name, str(file.path))
-    rotary = {} if name == "gpt2" else _rope(metadata, file)
-    hf_config = _gpt2_config(metadata) if name == "gpt2" else _llama_config(metadata, file) | rotary
-    metadata.finish()
+    divisors = file.read([FREQUENCIES])[FREQUENCIES].double().flatten().numpy() if FREQUENCIES in file.tensors else None
+    hf_config = keys_of_metadata(file.metadata, file.tensors, divisors, str(file.path))
     vocabulary = file.tensors["token_embd.weight"].shape[0]
-    family = FAMILIES[name]
-    fixed = {"model_type": name, "architectures": [family.architecture], "vocab_size": vocabulary}
-    return family, fixed | hf_config | {"tie_word_embeddings": _tied(file)}
+    return FAMILIES[FAMILY_OF[name]], hf_config | {"vocab_size": vocabulary, "tie_word_embeddings": _tied(file)}
 
 
-def _refuse_other_kinds(file: GGUFFile) -> None:
+def keys_of_metadata(
+    metadata: Mapping[str, Any], names: Container[str], divisors: np.ndarray | None, place: str
+) -> dict[str, Any]:
+    """The keys of a config.json that metadata amounts to, but for vocab_size and tie_word_embeddings.
+
+    Args:
+        metadata: of an architecture that is read here.
+        names: of the file's tensors.
+        divisors: what the tensor rope_freqs.weight holds, (D / 2,) float64; None: there is none.
+        place: the file, for errors.
+
+    Raises:
+        InputError: a key is missing, or would change what the model computes and is not understood here.
+    """
+    name = metadata["general.architecture"]
+    keys = _Metadata(metadata, name, place)
+    if name == "gpt2":
+        hf_config = _gpt2_config(keys)
+    else:
+        hf_config = _llama_config(keys, "blk.0.attn_output.bias" in names) | _rope(keys, divisors)
+    if name in LARGEST:
+        hf_config |= _gemma_config(keys, name, hf_config)
+    keys.finish()
+    family = FAMILIES[FAMILY_OF[name]]
+    return {"model_type": family.name, "architectures": [family.architecture]} | hf_config
+
+
+def _refuse_other_kinds(file: GGUFFile, architecture: str | None) -> None:
     """Say what a GGUF file is that holds no whole model: an adapter, a projector, a vocabulary, statistics."""
-    kind, place = file.metadata.get("general.type", "model"), str(file.path)
+    place = str(file.path)
+    kind = value_of(file.metadata, "general.type", str, place, "model")
     if kind == "adapter" or any(key.startswith("adapter.") for key in file.metadata):
         hint = (
             "merge it into its base with llama.cpp's llama-export-lora, or take the PEFT folder that it was made from"
         )
         raise InputError("this is an adapter (LoRA as GGUF), not a model", place, hint)
-    if kind == "mmproj" or file.metadata.get("general.architecture") == "clip":
+    if kind == "mmproj" or architecture == "clip":
         hint = "open the file of the language model that lies beside it; lmworks reads text alone"
         raise InputError("this is a projector (of pictures or sound, mmproj), not a language model", place, hint)
     if kind == "imatrix":
@@ -199,7 +227,7 @@ def _gpt2_config(metadata: _Metadata) -> dict[str, Any]:
     }
 
 
-def _llama_config(metadata: _Metadata, file: GGUFFile) -> dict[str, Any]:
+def _llama_config(metadata: _Metadata, output_bias: bool) -> dict[str, Any]:
     size, heads = metadata.count("embedding_length"), metadata.count("attention.head_count")
     head = metadata.count("attention.key_length", size // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
@@ -217,57 +245,55 @@ def _llama_config(metadata: _Metadata, file: GGUFFile) -> dict[str, Any]:
         "rms_norm_eps": metadata.small("attention.layer_norm_rms_epsilon"),
     }
     if metadata.prefix != "qwen2.":
-        config["attention_bias"] = "blk.0.attn_output.bias" in file.tensors
+        config["attention_bias"] = output_bias
     return config
 
 
-def _rope(metadata: _Metadata, file: GGUFFile) -> dict[str, Any]:
+def _gemma_config(metadata: _Metadata, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What Gemma 2 and 3 have beside Llama's keys; defaults are llama.cpp's."""
+    newer, layers = name == "gemma3", config["num_hidden_layers"]
+    width = config["hidden_size"] // config["num_attention_heads"]
+    window = metadata.take("attention.sliding_window", int, None if newer else 4096)
+    every = metadata.count("attention.sliding_window_pattern", 6 if newer else 2)
+    kinds = ["sliding_attention" if window and (layer + 1) % every else "full_attention" for layer in range(layers)]
+    cap = metadata.take("final_logit_softcapping", float, None if newer else 30.0)
+    keys: dict[str, Any] = {
+        "query_pre_attn_scalar": width if layers == LARGEST[name] else config["head_dim"],
+        "sliding_window": window or 4096,
+        "layer_types": kinds,
+        "final_logit_softcapping": _short(cap) if cap else None,
+    }
+    if newer:
+        return keys | {"rope_local_base_freq": _short(metadata.take("rope.freq_base_swa", float, 10_000.0))}
+    return keys | {"attn_logit_softcapping": _short(metadata.take("attn_logit_softcapping", float, 50.0))}
+
+
+def _rope(metadata: _Metadata, divisors: np.ndarray | None) -> dict[str, Any]:
     theta, context = _short(metadata.take("rope.freq_base", float, 10_000.0)), metadata.count("context_length")
     kind = metadata.take("rope.scaling.type", str, "none")
     factor = _short(metadata.take("rope.scaling.factor", float, metadata.take("rope.scale_linear", float, 1.0)))
+    if not factor >= 0.0 or theta <= 0.0:
+        fault = f"{metadata.prefix}rope.freq_base is {theta}, the factor of its scaling {factor}"
+        raise InputError(fault, metadata.place, FETCH_AGAIN)
     original = metadata.take("rope.scaling.original_context_length", int)
     fields = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
     yarn = {ours: metadata.take(f"rope.scaling.{theirs}", float) for ours, theirs in fields.items()}
     keys: dict[str, Any] = {"max_position_embeddings": context, "rope_theta": theta, "rope_scaling": None}
-    if FREQUENCIES in file.tensors:
+    if divisors is not None:
         if kind != "none":
             raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", metadata.place, FETCH_AGAIN)
-        divisors = file.read([FREQUENCIES])[FREQUENCIES].double().numpy()
-        keys["rope_scaling"] = _llama3(divisors, theta, str(file.path))
+        keys["rope_scaling"] = scaling_of(divisors, theta, metadata.place)
     elif kind == "linear" or (kind == "none" and factor not in (0.0, 1.0)):
         keys["rope_scaling"] = {"rope_type": "linear", "factor": factor}
     elif kind == "yarn":
         scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original or context}
         # llama.cpp's attn_factor multiplies the scale that transformers' attention_factor replaces
-        if (given := yarn.pop("attention_factor")) not in (None, 1.0):
+        if (given := yarn.pop("attention_factor")) not in (None, 1.0) and factor > 0.0:
             yarn["attention_factor"] = given * (0.1 * math.log(factor) + 1.0)
         keys["rope_scaling"] = scaling | {name: value for name, value in yarn.items() if value is not None}
     elif kind != "none":
         raise InputError(f"{metadata.prefix}rope.scaling.type {kind!r} is not computed here", metadata.place)
     return keys
-
-
-def _llama3(divisors: np.ndarray, theta: float, place: str) -> dict[str, Any] | None:
-    """llama.cpp stores Llama 3.1's scaling as what each frequency is divided by; find the numbers that give those."""
-    factor = float(divisors.max())
-    if factor == 1.0:
-        return None
-    size = 2 * len(divisors)
-    wavelengths = 2 * math.pi * theta ** (np.arange(0, size, 2) / size)
-    low, high = 1.0, 4.0
-    for original in TRAINED_CONTEXTS:
-        blend = ((original / wavelengths - low) / (high - low)).clip(0, 1)
-        if np.allclose(divisors, 1 / ((1 - blend) / factor + blend), rtol=1e-4):
-            return {
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low,
-                "high_freq_factor": high,
-                "original_max_position_embeddings": original,
-            }
-    raise InputError(
-        f"{FREQUENCIES} is not a scaling of rotary positions that is known here", place, "open its Hugging Face folder"
-    )
 
 
 def _short(value: float) -> float:
@@ -294,52 +320,3 @@ def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
         "pad_token_id": tokenizer.pad_id,
     }
     return {name: value for name, value in ids.items() if value is not None}
-
-
-def _halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows (H*D, ...) of neighbouring pairs -> first halves, then second halves of each head."""
-    return rows.view(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
-
-
-def _llama_rows(config: ModelConfig) -> list[Row]:
-    ours = {
-        "attn_norm": "input_layernorm",
-        "attn_output": "self_attn.o_proj",
-        "ffn_norm": "post_attention_layernorm",
-        "ffn_gate": "mlp.gate_proj",
-        "ffn_up": "mlp.up_proj",
-        "ffn_down": "mlp.down_proj",
-        **{f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"},
-    }
-    if config.qk_norm:
-        ours |= {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-    biased = ["attn_q", "attn_k", "attn_v"] * config.qkv_bias + ["attn_output"] * config.output_bias
-    names = [(f"{name}.weight", f"{ours[name]}.weight") for name in ours]
-    names += [(f"{name}.bias", f"{ours[name]}.bias") for name in biased]
-    rows: list[Row] = [Rename(f"blk.{{i}}.{theirs}", f"layers.{{i}}.{mine}") for theirs, mine in names]
-    return _ends(config, ["weight"]) + expand(rows, config.num_hidden_layers)
-
-
-def _gpt2_rows(config: ModelConfig) -> list[Row]:
-    ours = {
-        "attn_norm": "input_layernorm",
-        "attn_output": "self_attn.o_proj",
-        "ffn_norm": "post_attention_layernorm",
-        "ffn_up": "mlp.up_proj",
-        "ffn_down": "mlp.down_proj",
-    }
-    rows: list[Row] = []
-    for part in ("weight", "bias"):
-        rows += [Rename(f"blk.{{i}}.{name}.{part}", f"layers.{{i}}.{mine}.{part}") for name, mine in ours.items()]
-        heads = tuple(f"layers.{{i}}.self_attn.{letter}_proj.{part}" for letter in "qkv")
-        rows.append(Split(f"blk.{{i}}.attn_qkv.{part}", heads))
-    rows.append(Rename("position_embd.weight", "embed_positions.weight"))
-    return _ends(config, ["weight", "bias"]) + expand(rows, config.num_hidden_layers)
-
-
-def _ends(config: ModelConfig, parts: list[str]) -> list[Row]:
-    rows: list[Row] = [Rename("token_embd.weight", "embed_tokens.weight")]
-    rows += [Rename(f"output_norm.{part}", f"norm.{part}") for part in parts]
-    if not config.tie_word_embeddings:
-        rows.append(Rename("output.weight", "lm_head.weight"))
-    return rows

@@ -11,6 +11,7 @@ has the metadata, each describes its own tensors. Naming any of them opens all.
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
@@ -32,7 +33,9 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+READABLE: tuple[str, ...] = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+READABLE += ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0")
+KINDS = {int(kind) for kind in GGML_QUANT_SIZES}
 CHUNK = 1 << 18  # elements dequantized at a time: their float32 form fits a core's cache
 FETCH_AGAIN = "the file is damaged or was not fetched whole: fetch it again"
 CUT = re.compile(r"\.(gguf[-.]split-?[a-z]+|part[-_]?\d+of\d+|part[-_.]?\d+|\d{3})$", re.IGNORECASE)
@@ -176,7 +179,7 @@ def _all_parts(opened: _Part, count: int) -> list[_Part]:
         hint = "join the parts with llama-gguf-split --merge, or put them beside one another and name the first"
         raise InputError(f"its {count} parts were joined byte by byte, which gives no GGUF file", place, hint)
     match = PART.fullmatch(opened.path.name)
-    if match is None:
+    if match is None or int(match["count"]) != count:
         fault = f"this is part {number} of {count}, and its name does not tell the names of the others"
         raise InputError(fault, place, f"name the parts NAME-00001-of-{count:05d}.gguf and so on")
     paths = [opened.path.with_name(f"{match['name']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
@@ -221,8 +224,14 @@ class _Part:
         self.metadata: dict[str, Any] = {}
         for _ in range(pairs):
             key = cursor.text()
+            if key in self.metadata:
+                raise cursor.error(f"key {key!r} stands there twice")
             self.metadata[key] = cursor.value(cursor.number("I"))
-        self.tensors = {stored.name: stored for stored in self._describe(cursor, tensors)}
+        self.tensors: dict[str, Stored] = {}
+        for stored in self._describe(cursor, tensors):
+            if stored.name in self.tensors:
+                raise cursor.error(f"tensor {stored.name!r} stands there twice")
+            self.tensors[stored.name] = stored
 
     def rest(self) -> bytes:
         """The beginning of what lies behind the last tensor; an empty text where nothing does."""
@@ -230,31 +239,35 @@ class _Part:
         return self.map[end : end + 4096]
 
     def _describe(self, cursor: _Cursor, count: int) -> Iterator[Stored]:
+        """Where the tensors lie: one after the other in the order of their descriptions, each aligned. A file whose
+        offsets say otherwise is damaged: its sizes, types or offsets are not those that it was written with."""
         listed = []
         for _ in range(count):
             name, dimensions = cursor.text(), cursor.number("I")
-            if dimensions > 4:
+            if not 1 <= dimensions <= 4:
                 raise cursor.error(f"tensor {name!r} has {dimensions} dimensions")
             shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
+            if 0 in shape:
+                raise cursor.error(f"tensor {name!r} has no elements")
             listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
         alignment = value_of(self.metadata, "general.alignment", int, cursor.place, 32)
-        if alignment <= 0:
-            raise cursor.error(f"general.alignment is {alignment}")
-        base = -(-cursor.at // alignment) * alignment
+        if alignment <= 0 or alignment & (alignment - 1):
+            raise cursor.error(f"general.alignment is {alignment}, not a power of two")
+        base, expected = -(-cursor.at // alignment) * alignment, 0
         for name, shape, number, offset in listed:
-            try:
-                kind = GGMLQuantizationType(number)
-            except ValueError:
+            if number not in KINDS:
                 fault = f"tensor {name!r} is of the unknown type {number}"
-                raise InputError(fault, str(self.path), FETCH_AGAIN) from None
+                raise InputError(fault, str(self.path), FETCH_AGAIN)
+            kind = GGMLQuantizationType(number)
             block, width = GGML_QUANT_SIZES[kind]
-            elements = 1
-            for size in shape:
-                elements *= size
-            stored = Stored(name, shape, kind.name, base + offset, elements // block * width)
-            if shape and shape[-1] % block:
+            stored = Stored(name, shape, kind.name, base + offset, math.prod(shape) // block * width)
+            if shape[-1] % block:
                 fault = f"tensor {name!r} has rows of {shape[-1]}, not whole blocks"
                 raise InputError(fault, str(self.path), FETCH_AGAIN)
+            if offset != expected:
+                fault = f"tensor {name!r} begins {offset:,} bytes behind the header, not {expected:,}"
+                raise InputError(fault, str(self.path), FETCH_AGAIN)
+            expected += -(-stored.size // alignment) * alignment
             if stored.offset + stored.size > len(self.map):
                 raise InputError(
                     f"tensor {name!r} should end at byte {stored.offset + stored.size:,}, "

@@ -18,6 +18,8 @@ from lmworks.base.errors import InputError
 from lmworks.families.gguf_file import value_of
 from lmworks.text.tokenizer import Tokenizer
 
+LONGEST = 1000
+"""Characters of a token: what a piece is merged from takes time by the square of them."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -57,10 +59,12 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
     Raises:
         InputError: a kind of tokenizer or pre-tokenizer that is not known here, or parts that do not fit together.
     """
-    kind = metadata.get("tokenizer.ggml.model")
+    kind = value_of(metadata, "tokenizer.ggml.model", str, place)
     tokens: list[str] = value_of(metadata, "tokenizer.ggml.tokens", list, place, [])
     if not tokens:
         raise InputError("the file has no tokenizer", place, "take a GGUF file of a whole language model")
+    if (longest := max(map(len, tokens))) > LONGEST:
+        raise InputError(f"its vocabulary holds a token of {longest:,} characters", place, "fetch the file again")
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise InputError("its vocabulary holds the same token twice", place, "fetch or convert the file again")

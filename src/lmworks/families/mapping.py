@@ -116,6 +116,9 @@ def to_ours(
     ours: dict[str, torch.Tensor] = {}
     for row in rows:
         tensor = theirs[row.theirs]
+        if not tensor.ndim or (row.transpose and tensor.ndim > 2):
+            fault = f"{row.theirs} has shape {tuple(tensor.shape)}, which no weight of the model has"
+            raise InputError(fault, place, _SHAPE_HINT)
         if row.transpose:
             tensor = tensor.t()
         if isinstance(row, Rename):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
 from lmworks.generate.decode import Sequences, Steps, Token
-from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, penalize
+from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, largest, log_softmax, penalize
 from lmworks.generate.stepper import Stepper
 
 
@@ -53,7 +53,7 @@ class Search:
     finished: list[Hypothesis] = field(default_factory=list)
     length: int = 0
 
-    def step(self, scores: torch.Tensor, new_ids: Sequence[Sequence[int]]) -> list[Continuation]:
+    def step(self, scores: np.ndarray, new_ids: Sequence[Sequence[int]]) -> list[Continuation]:
         """Let each beam grow by one token.
 
         Args:
@@ -78,15 +78,13 @@ class Search:
             self.running, goes_on = [], []
         return goes_on
 
-    def _best(self, scores: torch.Tensor, count: int) -> list[Continuation]:
-        total = (scores + scores.new_tensor(self.running)[:, None]).flatten()
-        best = total.topk(min(count, len(total)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    def _best(self, scores: np.ndarray, count: int) -> list[Continuation]:
+        total = (scores + np.array(self.running, np.float32)[:, None]).ravel()
+        best = largest(total, count)
+        pairs = zip(best.tolist(), total[best].tolist(), strict=True)
         vocab_size = scores.shape[1]
         return [
-            Continuation(place // vocab_size, place % vocab_size, value)
-            for place, value in pairs
-            if value != -torch.inf
+            Continuation(place // vocab_size, place % vocab_size, value) for place, value in pairs if value != -np.inf
         ]
 
     def _finish(self, choice: Continuation, ids: list[int]) -> None:
@@ -111,7 +109,6 @@ class Search:
         return self.running[0] / length**penalty > self.finished[-1].score
 
 
-@torch.inference_mode()
 def search(
     stepper: Stepper,
     prompts: Sequence[Sequence[int]],
@@ -134,7 +131,7 @@ def search(
     searches = [Search(settings, end_ids, limit) for limit in rows.limits]
     alive = searches
     while alive:
-        scores = rows.logits.float().log_softmax(-1)
+        scores = log_softmax(rows.logits)
         scores = apply_rules(scores, settings, rules, rows.ids, rows.new, rows.limits, end_ids)
         scores = penalize(scores, settings.repetition_penalty, rows.ids)
         new_ids = [ids[len(ids) - count :] for ids, count in zip(rows.ids, rows.new, strict=True)]

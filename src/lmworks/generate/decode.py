@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
 from lmworks.base.errors import InputError
-from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, as_tensor, log_probabilities, pick
+from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, as_array, log_probabilities, pick
 from lmworks.generate.stepper import RowStart, Stepper
 
 
@@ -51,7 +51,7 @@ def decode(
         InputError: a prompt is empty or leaves no room in the context; there is nothing to slide.
     """
     rules = rules or Rules()
-    generators = [torch.Generator().manual_seed(settings.seed) for _ in prompts]
+    generators = [np.random.default_rng(settings.seed) for _ in prompts]
     alive = list(range(len(prompts)))
     rows = Sequences(stepper, prompts, rules, settings.max_tokens, slide=bool(settings.slide))
     while alive:
@@ -115,9 +115,9 @@ class Sequences:
         stepper.prefill(rows, max(self.limits, default=0))
 
     @property
-    def logits(self) -> torch.Tensor:
-        """(B, V) logits of each row's next token."""
-        return as_tensor(self.stepper.logits)
+    def logits(self) -> np.ndarray:
+        """(B, V) float32: logits of each row's next token."""
+        return as_array(self.stepper.logits)
 
     def step(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         """Go on with these rows, in this order and as often as they are named; each takes one more token."""

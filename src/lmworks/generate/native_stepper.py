@@ -70,6 +70,19 @@ class NativeStepper:
         self.usage.completion_tokens += len(tokens)
         self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
 
+    def extend(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append tokens to the only row; (number of tokens, V) float32: the logits after each of them."""
+        (number,) = self._sequences
+        self.usage.completion_tokens += len(tokens)
+        logits = self._compute([number] * len(tokens), list(tokens), list(range(len(tokens))))
+        self.logits = logits[-1:]
+        return logits
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens of the only row but the first ``length``; :meth:`extend` or :meth:`step` comes next."""
+        (number,) = self._sequences
+        self._engine.truncate_sequence(number, length)
+
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order."""
         if list(rows) == list(range(len(self._sequences))):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from lmworks.generate.engine_file import WHOLE_MODEL, EngineWeights
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
-from lmworks.model.config import ModelConfig
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.positions import Rotary
 from lmworks.model.storage import BlockStorage, WeightStorage
@@ -60,16 +60,12 @@ def unsupported(network: Transformer) -> str:
 
 
 def native_stepper(network: Transformer, precision: str = "float32") -> NativeStepper:
-    """A stepper over a copy of the network's weights in the engine; arguments as of :func:`engine_of`."""
-    return stepper_over(engine_of(network, precision), network.config)
+    """A stepper over a copy of the network's weights in the engine; arguments as of :func:`weights_of`."""
+    config = network.config
+    return NativeStepper(weights_of(network, precision).engine, config.vocab_size, config.max_position_embeddings)
 
 
-def stepper_over(engine: Any, config: ModelConfig) -> NativeStepper:
-    """A stepper over an engine, which several may share."""
-    return NativeStepper(engine, config.vocab_size, config.max_position_embeddings)
-
-
-def engine_of(network: Transformer, precision: str = "float32") -> Any:
+def weights_of(network: Transformer, precision: str = "float32") -> EngineWeights:
     """The engine with the network's weights, each as it is stored: in blocks of 4 or 8 bits, or dense.
 
     Args:
@@ -78,10 +74,10 @@ def engine_of(network: Transformer, precision: str = "float32") -> Any:
     """
     config = network.config
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    engine = native_module().Engine(_values(network, dtype))
-    _set_matrix(engine, -1, "embed_tokens", network.embed_tokens, dtype)
+    engine = EngineWeights(_values(network, dtype))
+    _set_matrix(engine, WHOLE_MODEL, "embed_tokens", network.embed_tokens, dtype)
     if network.lm_head is not None:
-        _set_matrix(engine, -1, "lm_head", network.lm_head, dtype)
+        _set_matrix(engine, WHOLE_MODEL, "lm_head", network.lm_head, dtype)
     if network.head_bias is not None:
         engine.set_vector("head_bias", _floats(network.head_bias))
     if network.embed_positions is not None:
@@ -92,7 +88,7 @@ def engine_of(network: Transformer, precision: str = "float32") -> Any:
             _set_rotary(engine, local, rotary, config.max_position_embeddings)
     offset = 1.0 if config.norm == "rms_offset" else 0.0
     for name in ("norm", "embed_norm"):
-        _set_norm(engine, -1, name, getattr(network, name), offset)
+        _set_norm(engine, WHOLE_MODEL, name, getattr(network, name), offset)
     for index, layer in enumerate(network.layers):
         for name in MATRICES:
             module = _linear_of(layer, name)
@@ -102,7 +98,7 @@ def engine_of(network: Transformer, precision: str = "float32") -> Any:
             _set_norm(engine, index, name, getattr(layer, name), offset)
         for name in ("q_norm", "k_norm"):
             _set_norm(engine, index, name, getattr(layer.self_attn, name), offset)
-    engine.finish()
+    engine.engine.finish()
     return engine
 
 
@@ -152,11 +148,11 @@ def _linear_of(layer: nn.Module, name: str) -> nn.Module | None:
     return getattr(part, name, None)
 
 
-def _floats(tensor: torch.Tensor) -> Any:
-    return to_dlpack(tensor.detach().float().contiguous())
+def _floats(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().float().contiguous().numpy()
 
 
-def _set_matrix(engine: Any, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
+def _set_matrix(engine: EngineWeights, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
     """Give a matrix with its bias to the engine; if it is stored in float32, in another ``dtype``."""
     storage: WeightStorage | None = getattr(module, "storage", None)
     if isinstance(storage, BlockStorage) and storage.kind in BLOCK_KINDS:
@@ -166,7 +162,7 @@ def _set_matrix(engine: Any, layer: int, name: str, module: nn.Module, dtype: to
         weight = weight.to(dtype) if weight.dtype == torch.float32 else weight
         kind, data = KINDS[weight.dtype], weight.contiguous().view(torch.uint8)
     bias = getattr(module, "bias", None)
-    engine.set_matrix(layer, name, kind, to_dlpack(data.reshape(-1)), None if bias is None else _floats(bias))
+    engine.set_matrix(layer, name, kind, data.reshape(-1).numpy(), None if bias is None else _floats(bias))
 
 
 def _dtype(storage: WeightStorage) -> torch.dtype:
@@ -175,7 +171,7 @@ def _dtype(storage: WeightStorage) -> torch.dtype:
     return dtype if dtype in KINDS else torch.float32
 
 
-def _set_norm(engine: Any, layer: int, name: str, module: nn.Module | None, offset: float) -> None:
+def _set_norm(engine: EngineWeights, layer: int, name: str, module: nn.Module | None, offset: float) -> None:
     if module is None:
         return
     bias = getattr(module, "bias", None)
@@ -183,6 +179,6 @@ def _set_norm(engine: Any, layer: int, name: str, module: nn.Module | None, offs
     engine.set_norm(layer, name, _floats(weight), None if bias is None else _floats(bias))
 
 
-def _set_rotary(engine: Any, local: bool, rotary: Rotary, positions: int) -> None:
+def _set_rotary(engine: EngineWeights, local: bool, rotary: Rotary, positions: int) -> None:
     cos, sin = rotary.cos_sin(torch.arange(positions)[None], torch.float32)
     engine.set_rotary(local, _floats(cos.reshape(positions, -1)), _floats(sin.reshape(positions, -1)))

@@ -1,7 +1,8 @@
 """Logits -> the next token's id. Filters apply in the order that Hugging Face's generate uses.
 
 Two things decide: what a person asks for (SamplingSettings), and what the publisher of a model demands of its texts
-(Rules, from generation_config.json). Knows nothing of networks and tokenizers; logits may be any array.
+(Rules, from generation_config.json). Knows nothing of networks and tokenizers; computes with NumPy, whatever gave the
+logits, so that the same seed draws the same text from each.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-import torch
+import numpy as np
 from pydantic import Field, model_validator
 
 from lmworks.base.errors import InputError
@@ -19,6 +20,11 @@ from lmworks.base.settings import Settings
 from lmworks.generate.stepper import Logits
 
 MOST_BEAMS = 64  # each has a KV cache of its own
+
+
+MOST_GUESSES = 16
+"""Tokens that are guessed at a time. The native engine multiplies 32 or more otherwise than one (in tiles of AMX), and
+a text could differ in a word."""
 
 
 class SamplingSettings(Settings):
@@ -43,6 +49,13 @@ class SamplingSettings(Settings):
     seed: Seed = Field(0, description="The same seed draws the same text.")
     stop: list[str] = Field(default_factory=list, description="Stop before any of these strings.")
 
+    prompt_lookup: int = Field(
+        0,
+        ge=0,
+        le=MOST_GUESSES,
+        description="Greedy decoding of one prompt: guess so many tokens from what followed the same words earlier, "
+        "and check them at once. The text is the same; one that repeats its prompt comes sooner. 0: off.",
+    )
     slide: bool | None = Field(
         None,
         description="Where the context is full: true drops the oldest tokens and goes on, false ends; none: true for "
@@ -55,6 +68,11 @@ class SamplingSettings(Settings):
             raise ValueError("beam search (num_beams) draws nothing: set temperature to 0, or num_beams to 1")
         if self.num_beams > 1 and self.slide:
             raise ValueError("beam search (num_beams) does not slide: set slide to false, or num_beams to 1")
+        if self.prompt_lookup and (self.temperature > 0 or self.num_beams > 1 or self.slide):
+            raise ValueError(
+                "prompt_lookup is for greedy decoding: set temperature to 0, num_beams to 1 and slide to false, or "
+                "prompt_lookup to 0"
+            )
         return self
 
 
@@ -125,26 +143,48 @@ def published_beams(generation: Mapping[str, Any]) -> dict[str, Any]:
     return {"num_beams": 4, **values, **({"max_tokens": most} if most > 0 else {})}
 
 
-def as_tensor(logits: Logits) -> torch.Tensor:
-    """Logits of any stepper as a tensor; nothing is copied."""
-    return torch.as_tensor(logits)
+def as_array(logits: Logits) -> np.ndarray:
+    """Logits of any stepper as a NumPy array, float32; on the CPU they are copied only from another data type."""
+    if not isinstance(logits, np.ndarray):  # a torch tensor, on any device
+        logits = logits.detach().float().cpu().numpy()
+    return logits.astype(np.float32, copy=False)
 
 
-def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Places of the ``count`` largest of (n,) values, the largest first."""
+    if count < len(values):
+        places = np.sort(np.argpartition(values, len(values) - count)[len(values) - count :])
+    else:
+        places = np.arange(len(values))
+    return places[np.argsort(-values[places], kind="stable")]
+
+
+def log_probabilities(logits: np.ndarray, tokens: Sequence[int]) -> list[float]:
     """log p of one token for each row of (B, V) logits."""
-    index = torch.tensor(tokens, device=logits.device)[:, None]
-    return logits.float().log_softmax(-1).gather(-1, index)[:, 0].tolist()
+    return log_softmax(logits)[np.arange(len(tokens)), list(tokens)].tolist()
 
 
 def apply_rules(
-    scores: torch.Tensor,
+    scores: np.ndarray,
     settings: SamplingSettings,
     rules: Rules,
     ids: Sequence[Sequence[int]],
     new: Sequence[int],
     limits: Sequence[int],
     end_ids: Iterable[int],
-) -> torch.Tensor:
+) -> np.ndarray:
     """Scores (B, V) with the tokens that may not come set to minus infinity.
 
     Args:
@@ -159,16 +199,16 @@ def apply_rules(
     size, forced_bos, forced_eos = settings.no_repeat_ngram_size, rules.forced_bos_token_id, rules.forced_eos_token_id
     if not (size or rules.bad_words_ids or rules.min_new_tokens) and forced_bos is None and forced_eos is None:
         return scores
-    scores = scores.clone()
+    scores = scores.copy()
     for row, (text, count, left) in enumerate(zip(ids, new, limits, strict=True)):
         banned = _repeating(text, size) if size else []
         banned += [words[-1] for words in rules.bad_words_ids if _ends_with(text, words[:-1])]
         if count < rules.min_new_tokens:
             banned += end_ids
-        scores[row, banned] = -torch.inf
+        scores[row, banned] = -np.inf
         forced = forced_bos if count == 0 and forced_bos is not None else forced_eos if left == 1 else None
         if forced is not None:
-            scores[row] = -torch.inf
+            scores[row] = -np.inf
             scores[row, forced] = 0.0
     return scores
 
@@ -189,7 +229,7 @@ def _single(token: int | Sequence[int] | None) -> int | None:
     return token if token is None or isinstance(token, int) else next(iter(token), None)
 
 
-def distribution(logits: torch.Tensor, settings: SamplingSettings, earlier: Sequence[Sequence[int]]) -> torch.Tensor:
+def distribution(logits: np.ndarray, settings: SamplingSettings, earlier: Sequence[Sequence[int]]) -> np.ndarray:
     """Probabilities (B, V) float32 that tokens are drawn from.
 
     Args:
@@ -197,50 +237,65 @@ def distribution(logits: torch.Tensor, settings: SamplingSettings, earlier: Sequ
         settings: temperature and filters; temperature 0 counts as 1 here.
         earlier: for each row the ids that the repetition penalty speaks of.
     """
-    logits = penalize(logits.float(), settings.repetition_penalty, earlier)
+    logits = penalize(logits, settings.repetition_penalty, earlier)
     if settings.temperature not in (0.0, 1.0):
-        logits = logits / settings.temperature
+        logits = logits / np.float32(settings.temperature)
     if 0 < settings.top_k < logits.shape[-1]:
-        least = logits.topk(settings.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        least = np.partition(logits, -settings.top_k, axis=-1)[:, -settings.top_k, None]
+        logits = np.where(logits < least, -np.inf, logits)
+    probabilities = softmax(logits)
     if settings.top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        probabilities = ordered.softmax(-1)
-        # keep a token while the sum before it is below p; the likeliest is always kept
-        beyond = probabilities.cumsum(-1) - probabilities >= settings.top_p
-        logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
-    probabilities = logits.softmax(-1)
+        for row in probabilities:
+            row[_beyond(row, settings.top_p)] = 0.0
+        probabilities /= probabilities.sum(-1, keepdims=True)
     if settings.min_p > 0:
-        low = probabilities < settings.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.masked_fill(low, 0.0)
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+        probabilities[probabilities < settings.min_p * probabilities.max(-1, keepdims=True)] = 0.0
+        probabilities /= probabilities.sum(-1, keepdims=True)
     return probabilities
 
 
-def penalize(logits: torch.Tensor, penalty: float, earlier: Sequence[Sequence[int]]) -> torch.Tensor:
+LIKELIEST = 1024
+"""Tokens that are sorted first; where they do not reach top_p, all are."""
+
+
+def _beyond(probabilities: np.ndarray, top_p: float) -> np.ndarray:
+    """(V,) bool: the tokens outside the fewest likeliest ones whose sum reaches ``top_p``; the likeliest never is."""
+    places = largest(probabilities, LIKELIEST)
+    sums = probabilities[places].cumsum()
+    if sums[-1] < top_p:
+        places = largest(probabilities, len(probabilities))
+        sums = probabilities[places].cumsum()
+    # a token is kept while the sum before it is below top_p
+    kept = places[sums - probabilities[places] < top_p]
+    outside = np.ones(len(probabilities), bool)
+    outside[kept] = False
+    return outside
+
+
+def penalize(logits: np.ndarray, penalty: float, earlier: Sequence[Sequence[int]]) -> np.ndarray:
     """Divide positive and multiply negative logits of earlier ids by the penalty (Keskar et al. 2019, CTRL)."""
     if penalty == 1.0:
         return logits
-    logits = logits.clone()
+    logits = logits.copy()
     for row, ids in zip(logits, earlier, strict=True):
-        used_ids = torch.tensor(sorted(set(ids)), dtype=torch.int64, device=logits.device)
+        used_ids = sorted(set(ids))
         scores = row[used_ids]
-        row[used_ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
+        row[used_ids] = np.where(scores > 0, scores / penalty, scores * penalty)
     return logits
 
 
 def pick(
-    logits: torch.Tensor,
+    logits: np.ndarray,
     settings: SamplingSettings,
-    generators: Sequence[torch.Generator],
+    generators: Sequence[np.random.Generator],
     earlier: Sequence[Sequence[int]],
 ) -> list[int]:
     """One id a row of (B, V) logits. Each row has its own generator, so a batch draws what each would alone."""
     if settings.temperature == 0:
         return penalize(logits, settings.repetition_penalty, earlier).argmax(-1).tolist()
-    totals = distribution(logits, settings, earlier).double().cumsum(-1).cpu()
+    totals = distribution(logits, settings, earlier).cumsum(-1, dtype=np.float64)
     tokens = []
     for row, generator in zip(totals, generators, strict=True):
-        draw = torch.rand((), generator=generator, dtype=torch.float64) * row[-1]
-        tokens.append(min(int(torch.searchsorted(row, draw, right=True)), len(row) - 1))
+        draw = generator.random() * row[-1]
+        tokens.append(min(int(np.searchsorted(row, draw, side="right")), len(row) - 1))
     return tokens

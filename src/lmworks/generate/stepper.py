@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 RESERVE = 256  # tokens to make room for behind a prompt where nobody says how many will come
 
-Logits = Any  # (B, V): a NumPy array or a torch tensor; sampling.as_tensor reads both
+Logits = Any  # (B, V): a NumPy array or a torch tensor; sampling.as_array reads both
 
 
 class RowStart(NamedTuple):
@@ -87,3 +87,14 @@ class Stepper(Protocol):
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order and as often as they are named; the others are dropped."""
+
+
+@runtime_checkable
+class ExtensibleStepper(Stepper, Protocol):
+    """A stepper whose only row takes several tokens at once, and gives them back."""
+
+    def extend(self, tokens: Sequence[int]) -> Logits:
+        """Append tokens to the only row; (number of tokens, V): the logits after each of them."""
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens of the only row but the first ``length``; ``logits`` are those of the next call."""

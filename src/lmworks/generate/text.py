@@ -9,7 +9,8 @@ from typing import Literal
 from lmworks.base.errors import InputError
 from lmworks.generate.beam import decode_best
 from lmworks.generate.decode import Steps, Token, check_prompts, decode
-from lmworks.generate.sampling import Rules, SamplingSettings, as_tensor
+from lmworks.generate.sampling import Rules, SamplingSettings, as_array, largest, softmax
+from lmworks.generate.speculative import DraftModel, Guesser, PromptLookup, check_guesses, decode_speculatively
 from lmworks.generate.stepper import RowStart, Stepper, Usage
 from lmworks.text.tokenizer import Tokenizer
 
@@ -166,6 +167,7 @@ def stream(
     settings: SamplingSettings,
     rules: Rules | None = None,
     with_log_probabilities: bool = False,
+    draft: Stepper | None = None,
 ) -> TextStream:
     """Continue one prompt, or answer one source, piece by piece.
 
@@ -176,11 +178,12 @@ def stream(
         settings: how tokens are chosen.
         rules: what the model's publisher demands.
         with_log_probabilities: keep the log-probability of each token.
+        draft: of a smaller model with the same vocabulary, which guesses tokens.
     """
     builder = ReplyBuilder(tokenizer, len(prompt_ids), settings, with_log_probabilities)
 
     def pieces() -> Iterator[str]:
-        for (token,) in _steps(stepper, tokenizer, [prompt_ids], settings, rules, with_log_probabilities):
+        for (token,) in _steps(stepper, tokenizer, [prompt_ids], settings, rules, with_log_probabilities, draft):
             assert token is not None
             if piece := builder.add(token):
                 yield piece
@@ -227,7 +230,18 @@ def _steps(
     settings: SamplingSettings,
     rules: Rules | None,
     with_log_probabilities: bool,
+    draft: Stepper | None = None,
 ) -> Steps:
+    if settings.prompt_lookup or draft is not None:
+        if len(prompts) != 1:
+            fault = f"the next tokens are guessed for one prompt at a time, not for {len(prompts)}"
+            raise InputError(fault, "prompt_lookup", "give one prompt, or leave prompt_lookup out")
+        guesser: Guesser = PromptLookup(settings.prompt_lookup)
+        if draft is not None:
+            guesser = DraftModel(check_guesses(draft, settings))
+        return decode_speculatively(
+            stepper, prompts[0], settings, tokenizer.end_ids, guesser, rules, with_log_probabilities
+        )
     if settings.num_beams == 1:
         return decode(stepper, prompts, settings, tokenizer.end_ids, rules, with_log_probabilities)
     if with_log_probabilities:
@@ -249,7 +263,5 @@ def next_tokens(stepper: Stepper, tokenizer: Tokenizer, text: str, top: int) -> 
     ids = tokenizer.encode(text, special=True)
     check_prompts(stepper, [ids])
     stepper.prefill([RowStart(ids)], reserve=0)
-    logits = as_tensor(stepper.logits)[0]
-    best = logits.float().softmax(-1).topk(min(top, len(logits)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [(tokenizer.piece(token), probability) for token, probability in pairs]
+    probabilities = softmax(as_array(stepper.logits)[0])
+    return [(tokenizer.piece(token), float(probabilities[token])) for token in largest(probabilities, top).tolist()]

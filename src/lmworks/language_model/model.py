@@ -5,15 +5,14 @@ Knows all the parts and does nothing itself: every method is a few lines over ge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from lmworks.adapt import adapters
 from lmworks.base import machine
-from lmworks.base.errors import InputError, as_list, check_type
-from lmworks.base.settings import build
+from lmworks.base.errors import InputError, check_type
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
@@ -21,19 +20,20 @@ from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
 from lmworks.families.sentence_pooling import SentencePooling
 from lmworks.generate.embed import Pooling, embed
+from lmworks.generate.engine_file import EngineWeights
 from lmworks.generate.fill import Filled, fill, next_sentence
-from lmworks.generate.native_weights import engine_of, stepper_over, unsupported
+from lmworks.generate.native_stepper import NativeStepper
+from lmworks.generate.native_weights import unsupported, weights_of
 from lmworks.generate.packed import make_fast
-from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
-from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
+from lmworks.generate.text import Reply
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.head_methods import HeadMethods
-from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
-from lmworks.language_model.inputs import conversation_of, prompts_of
+from lmworks.language_model.input_format import TEXT_HINT, InputFormat, texts_of
 from lmworks.language_model.named_adapters import AdapterMethods, Adapters
+from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
 from lmworks.model.transformer import Transformer
@@ -46,7 +46,7 @@ Message = dict[str, str]
 
 
 @dataclass
-class LanguageModel(HeadMethods, AdapterMethods):
+class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
     """A network with all that is needed to speak with it.
 
     Attributes:
@@ -61,6 +61,8 @@ class LanguageModel(HeadMethods, AdapterMethods):
         input_format: how inputs looked in the run that trained it; None where no run is known.
         pooling: how a sentence encoder makes one vector of a text's states; None of other models.
         few_shot: what stands before its inputs, where a run of method prompting chose it.
+        engine_weights: the native engine with its weights, once :meth:`prepare` has filled it.
+        engine_fault: why the engine does not compute the prepared network, as a phrase; empty if it does.
     """
 
     network: Transformer
@@ -75,7 +77,8 @@ class LanguageModel(HeadMethods, AdapterMethods):
     pooling: SentencePooling | None = None
     few_shot: FewShotPrompt | None = None
     _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
-    _engine: Any = field(default=None, init=False, repr=False)
+    engine_weights: EngineWeights | None = field(default=None, init=False, repr=False)
+    engine_fault: str = field(default="", init=False, repr=False)
 
     @property
     def config(self) -> ModelConfig:
@@ -92,119 +95,17 @@ class LanguageModel(HeadMethods, AdapterMethods):
         """Tokens of a text that it reads at a time; None: any number."""
         return self.network.max_text_tokens
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Text <-> ids, and the chat template."""
-        if self.own_tokenizer is None:
-            raise InputError("this model came without a tokenizer", self.source, "put its tokenizer.json beside it")
-        return self.own_tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Tokenizer) -> None:
-        self.own_tokenizer = tokenizer
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether it came with one."""
-        return self.own_tokenizer is not None
-
-    @property
-    def rules(self) -> Rules:
-        """What its publisher demands of every text that it writes."""
-        return Rules.of(self.generation, self.architecture == "encoder-decoder")
-
     def stepper(self) -> Stepper:
         """The network behind the interface that generation asks for logits.
 
         Raises:
             InputError: it writes no texts.
         """
-        if self._engine is not None:
-            return stepper_over(self._engine, self.config)
+        if self.engine_weights is not None:
+            return NativeStepper(
+                self.engine_weights.engine, self.config.vocab_size, self.config.max_position_embeddings
+            )
         return TorchStepper(self.network.eval())
-
-    @overload
-    def generate(self, prompt: Input, *, stream: Literal[False] = False, **options: Any) -> str: ...
-    @overload
-    def generate(self, prompt: Input, *, stream: Literal[True], **options: Any) -> TextStream: ...
-    @overload
-    def generate(self, prompt: Sequence[Input], *, stream: Literal[False] = False, **options: Any) -> list[str]: ...
-
-    def generate(
-        self,
-        prompt: Input | Sequence[Input],
-        *,
-        stream: bool = False,
-        details: bool = False,
-        log_probabilities: bool = False,
-        raw: bool = False,
-        **sampling: Any,
-    ) -> Any:
-        """Continue a text, or each of several; with an encoder-decoder: answer it.
-
-        A model that a run taught to answer prompts or to label texts is asked in the words of that run, and labels are
-        chosen by their likelihood: see ``input_format``.
-
-        Args:
-            prompt: a text, or a list of them (all at once; each gets what it would get alone). Where the run's prompt
-                is built from several columns: a dictionary of these.
-            stream: yield the new text piece by piece (one prompt only).
-            details: give replies instead of texts: why it stopped, usage.
-            log_probabilities: with ``details``: of each new token.
-            raw: continue the text as it is, whatever the model was trained on.
-            **sampling: fields of SamplingSettings: max_tokens, temperature, top_k, top_p, num_beams, seed, stop ...
-
-        Returns:
-            The new text alone, without the prompt; a list for a list; with ``details`` a Reply each; with ``stream``
-            an iterator whose ``reply`` is there when it has ended.
-
-        Raises:
-            InputError: the model writes no texts, a setting is invalid, or a prompt does not fit the model.
-        """
-        settings = build(SamplingSettings, sampling, "generate")
-        if isinstance(prompt, str | Mapping):
-            return self._answer(self._prompt(prompt, raw), settings, stream, details, log_probabilities)
-        if stream:
-            raise InputError("streaming takes one prompt", "stream", "give a single text, or leave out stream=True")
-        replies = self.complete(prompt, settings, log_probabilities, raw)
-        return replies if details else [reply.text for reply in replies]
-
-    def complete(
-        self,
-        prompts: Sequence[Input],
-        settings: SamplingSettings,
-        log_probabilities: bool = False,
-        raw: bool = False,
-    ) -> list[Reply]:
-        """The replies to several texts; arguments and errors as in :meth:`generate`."""
-        prompts = as_list(prompts, (str, Mapping), "prompts", TEXTS_HINT)
-        inputs = self._prompts(prompts, raw)
-        if inputs and inputs[0].choices:
-            return choose_labels(self.network.eval(), inputs)
-        ids, settings = [prompt.ids for prompt in inputs], self._resolve(settings, *inputs[:1])
-        return complete(self.stepper(), self.tokenizer, ids, settings, self.rules, log_probabilities)
-
-    @overload
-    def translate(self, text: str, **sampling: Any) -> str: ...
-    @overload
-    def translate(self, text: Sequence[str], **sampling: Any) -> list[str]: ...
-
-    def translate(self, text: str | Sequence[str], **sampling: Any) -> str | list[str]:
-        """Answer texts with an encoder-decoder, by the beam search that its publisher advises; four beams without.
-
-        Args:
-            text: a text or a list of them, written as the model was taught ("translate English to French: ...").
-            **sampling: as in :meth:`generate`.
-
-        Raises:
-            InputError: the model is no encoder-decoder, or as :meth:`generate`.
-        """
-        if self.architecture != "encoder-decoder":
-            hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
-            raise InputError("the model is no encoder-decoder, so it does not translate", self.source, hint)
-        advised = published_beams(self.generation) if not sampling.get("temperature") else {}
-        texts = self.generate(texts_of(text), **{**advised, **sampling})
-        return texts[0] if isinstance(text, str) else texts
 
     def fill(self, text: str, top: int = 5) -> Filled:
         """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled.
@@ -240,47 +141,6 @@ class LanguageModel(HeadMethods, AdapterMethods):
         network = self.network.eval()
         return embed(network, self.tokenizer, texts_of(texts), pooling, normalize, self.pooling, max_tokens)
 
-    @overload
-    def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
-    @overload
-    def chat(self, messages: Sequence[Message], *, stream: Literal[True], **options: Any) -> TextStream: ...
-    @overload
-    def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **options: Any) -> str: ...
-
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        stream: bool = False,
-        details: bool = False,
-        log_probabilities: bool = False,
-        raw: bool = False,
-        **sampling: Any,
-    ) -> Any:
-        """Answer a conversation.
-
-        The system message and the prompt's pattern of the run that trained the model are used. A classifier labels
-        the last message alone; so does a model answer that was trained without a chat template.
-
-        Args:
-            messages: dicts with ``role`` (system, user, assistant) and ``content``; the last one is the user's.
-            stream: yield the answer piece by piece.
-            details, log_probabilities: as in :meth:`generate`.
-            raw: leave the messages as they are, whatever the model was trained on.
-            **sampling: as in :meth:`generate`.
-
-        Raises:
-            InputError: a message is malformed or refused by the chat template, or as :meth:`generate`.
-        """
-        settings = build(SamplingSettings, sampling, "chat")
-        check_writes(self.network)
-        prompt = self._conversation(as_list(messages, Mapping, "messages", MESSAGES_HINT), raw)
-        return self._answer(prompt, settings, stream, details, log_probabilities)
-
-    def answer(self, prompt: Prompt, settings: SamplingSettings) -> TextStream:
-        """Answer a prompt that is token ids already, as a task makes them of rows (data/prompts)."""
-        return self._answer(prompt, settings, True, False, False)
-
     def score(self, texts: str | Sequence[str]) -> list[Score]:
         """How likely each text is: nats, tokens and bits per byte.
 
@@ -292,11 +152,6 @@ class LanguageModel(HeadMethods, AdapterMethods):
             fault = f"the model ({self.architecture}) gives no likelihood of a text by itself"
             raise InputError(fault, self.source, hint)
         return score_texts(self.network.eval(), self.tokenizer, texts_of(texts))
-
-    def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:
-        """The likeliest next tokens after a text, each with its probability."""
-        check_type(text, str, "text", TEXT_HINT)
-        return next_tokens(self.stepper(), self.tokenizer, text, top)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
         """Write a Hugging Face folder, new or empty; the active adapter is merged. Nothing is left half-written.
@@ -348,8 +203,9 @@ class LanguageModel(HeadMethods, AdapterMethods):
         self._adapters.are_merged = True
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
-            if not unsupported(self.network):
-                self._engine = engine_of(self.network, dtype_name)
+            self.engine_fault = unsupported(self.network)
+            if not self.engine_fault:
+                self.engine_weights = weights_of(self.network, dtype_name)
             elif self.architecture == "decoder":
                 make_fast(self.network, dtype_name)
             else:
@@ -363,38 +219,9 @@ class LanguageModel(HeadMethods, AdapterMethods):
         """Where its weights lie."""
         return self.network.device
 
-    def _prompt(self, value: Input, raw: bool) -> Prompt:
-        """A text as the model reads it."""
-        return self._prompts([value], raw)[0]
+    def check_writes(self) -> None:
+        """See :meth:`TextMethods.check_writes`."""
+        check_writes(self.network)
 
-    def _prompts(self, values: Sequence[Input], raw: bool) -> list[Prompt]:
-        """Texts as the model reads them."""
-        form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
-        return prompts_of(values, self.tokenizer, form, few_shot)
-
-    def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
-        """A conversation as the model reads it."""
-        form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
-        return conversation_of(messages, self.tokenizer, form, few_shot)
-
-    def _answer(
-        self, prompt: Prompt, settings: SamplingSettings, streaming: bool, details: bool, with_log_probabilities: bool
-    ) -> Any:
-        """A TextStream, a Reply, or its text."""
-        if prompt.choices:
-            (reply,) = choose_labels(self.network.eval(), [prompt])
-            pieces = TextStream(iter([reply.text]), lambda: reply)
-        else:
-            settings = self._resolve(settings, prompt)
-            pieces = stream(self.stepper(), self.tokenizer, prompt.ids, settings, self.rules, with_log_probabilities)
-        if streaming:
-            return pieces
-        text = "".join(pieces)
-        return pieces.reply if details else text
-
-    def _resolve(self, settings: SamplingSettings, prompt: Prompt | None = None) -> SamplingSettings:
-        """With the stops of the prompt; with ``slide`` as the model was trained, where nothing is said."""
-        changes: dict[str, Any] = {"stop": [*settings.stop, *prompt.stop]} if prompt is not None and prompt.stop else {}
-        if settings.slide is None and self.input_format is not None and settings.num_beams == 1:
-            changes["slide"] = self.input_format.slide
-        return settings.model_copy(update=changes) if changes else settings
+    def _choose_labels(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        return choose_labels(self.network.eval(), prompts)

@@ -94,13 +94,13 @@ class BlockStorage:
     @classmethod
     def zeros(cls, rows: int, columns: int, kind: str) -> BlockStorage | None:
         """A matrix of zeros; None if a row is not a whole number of blocks."""
-        block, size = _block_sizes(kind)
+        block, size = block_sizes(kind)
         return None if columns % block else cls(torch.zeros(rows, columns // block * size, dtype=torch.uint8), kind)
 
     @property
     def shape(self) -> tuple[int, int]:
         """See :class:`WeightStorage`."""
-        columns, size = _block_sizes(self.kind)
+        columns, size = block_sizes(self.kind)
         return self.blocks.shape[0], self.blocks.shape[1] // size * columns
 
     @property
@@ -131,7 +131,7 @@ class BlockStorage:
 
     def _decode(self, blocks: torch.Tensor) -> torch.Tensor:
         if self.kind in DECODERS:
-            return DECODERS[self.kind](blocks.reshape(-1, _block_sizes(self.kind)[1]))
+            return DECODERS[self.kind](blocks.reshape(-1, block_sizes(self.kind)[1]))
         import gguf  # numpy's definitions of all other formats
 
         kind = gguf.GGMLQuantizationType[self.kind]
@@ -185,7 +185,7 @@ DECODERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"Q4_0": _q4_0, "Q
 _SIZES = {"Q4_0": (BLOCK, 18), "Q4_1": (BLOCK, 20), "Q8_0": (BLOCK, 34)}
 
 
-def _block_sizes(kind: str) -> tuple[int, int]:
+def block_sizes(kind: str) -> tuple[int, int]:
     """Columns and bytes of a block."""
     if kind in _SIZES:
         return _SIZES[kind]

@@ -143,6 +143,7 @@ def _run(
         "data": start.get("data"),
         "method": start.get("method"),
         "task": start.get("task"),
+        "comparison": start.get("comparison"),
         "new": bool(start.get("new")),
         "tokenizer": start.get("tokenizer"),
         "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),

@@ -85,6 +85,7 @@ def run_lines(card: Card) -> list[tuple[str, str]]:
     lines = [
         ("model", str(card["run"]["model"]) if card["run"]["model"] else None),
         ("data", str(card["run"]["data"]) if card["run"]["data"] else None),
+        *_comparison(card["run"].get("comparison")),
         ("learns", _task(card["run"].get("task"))),
         ("tokenizer", _tokenizer(card["run"].get("tokenizer"))),
         ("parameters", figures.count(total) if total else None),
@@ -102,6 +103,20 @@ def run_lines(card: Card) -> list[tuple[str, str]]:
         ("machine", str(machine["name"]) if machine.get("name") else None),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _comparison(comparison: Card | None) -> list[tuple[str, str | None]]:
+    """The comparison that chose the settings of a run, and what is expected of them."""
+    if not comparison:
+        return []
+    interval = comparison.get("interval")
+    ends = f" (95 % interval {figures.interval(*interval)})" if interval else ""
+    rows = figures.count_of(comparison["rows"], "test row")
+    expected = f"{comparison['figure']} {figures.number(comparison['value'])}{ends}, as on {rows} of the comparison"
+    return [
+        ("settings from", f"comparison {comparison['folder']}: {comparison['contender']}"),
+        ("expected of new rows", expected),
+    ]
 
 
 def _prompts(prompts: Card | None) -> list[tuple[str, str | None]]:

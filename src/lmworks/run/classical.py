@@ -21,7 +21,7 @@ from lmworks.baselines.tfidf import TextClassifier
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.evaluate.classification import evaluate_single_label
 from lmworks.evaluate.prediction import Prediction
-from lmworks.run import classical_recipe, quick_runs
+from lmworks.run import classical_recipe, comparison_origin, quick_runs
 from lmworks.run.classical_recipe import ClassicalRecipe
 from lmworks.run.result import Run, Say
 from lmworks.text import corpus
@@ -137,7 +137,8 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     meter.start()
     recipe, train = setup.recipe, setup.train
     if not run.events("start"):
-        run.write("start", **quick_runs.start_event(recipe, recipe.tfidf.classifier.replace("_", " "), TASK))
+        entries = quick_runs.start_event(recipe, recipe.tfidf.classifier.replace("_", " "), TASK)
+        run.write("start", **entries, **comparison_origin.start_entries(recipe.comparison))
         run.write("data", **_data_event(setup))
     if len(setup.held_out) and recipe.tfidf.classifier != MAJORITY:
         majority = TextClassifier.fit(_texts(train), _labels(train), settings_of(MAJORITY))

@@ -15,6 +15,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import Overrides, Settings, build, merge, spelled
 from lmworks.baselines.tfidf_settings import ABOUT, PRESETS, TfidfSettings, is_preset, settings_of
+from lmworks.run.comparison_origin import ComparisonOrigin
 from lmworks.run.recipe import COMMAND_LINE, RecipeData, is_recipe
 
 _NETWORKS = "leave it out: it is a setting of networks; those of this model are tfidf.NAME"
@@ -31,6 +32,9 @@ class ClassicalRecipe(Settings):
     data: RecipeData
     tfidf: TfidfSettings = Field(default_factory=TfidfSettings)
     out: str | None = Field(None, description="The run's folder; none: runs/<time>-<model>.")
+    comparison: ComparisonOrigin | None = Field(
+        None, description="The comparison that chose these settings; lmworks tune --like writes it."
+    )
 
 
 def is_classifier(source: str) -> bool:

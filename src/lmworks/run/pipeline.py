@@ -27,7 +27,7 @@ from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
 from lmworks.reports.several_tasks import ALONE
-from lmworks.run import checks, mined_negatives, prompting
+from lmworks.run import checks, comparison_origin, mined_negatives, prompting
 from lmworks.run.evaluation_stages import evaluate_after, evaluate_before, is_evaluated
 from lmworks.run.mixture import MixtureTask
 from lmworks.run.recipe import Recipe
@@ -280,6 +280,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "working_directory": str(Path.cwd()),
         "method": recipe.method,
         **_tasks_entries(recipe),
+        **comparison_origin.start_entries(recipe.comparison),
         **setup.source.start_entries(),
         "machine": machine.describe(),
         "precision": setup.plan.precision,
@@ -317,6 +318,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "held_out": setup.held_out.report.rows,
         "divided_inside": setup.is_divided_inside,
         "held_out_examples": setup.held_out.report.examples,
+        "held_out_truncated": setup.held_out.report.truncated,
         "notes": [*report.notes, *setup.evaluation.notes],
     }
 

@@ -17,6 +17,7 @@ from lmworks.base.notation import read_yaml
 from lmworks.base.settings import Overrides, Settings, build, merge, spelled
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.run import presets, task_entries
+from lmworks.run.comparison_origin import ComparisonOrigin
 from lmworks.run.new_model import ModelSettings, NewTokenizer
 from lmworks.run.task_entries import TEMPERATURE, RecipeData, Sampling, TaskEntry
 from lmworks.tasks import registry as tasks
@@ -90,6 +91,9 @@ class Recipe(_WithMethods):
     )
     alone: bool = Field(False, description="tasks: then train each alone for as many steps, to compare.")
     out: str | None = Field(None, description="The run's folder; none: runs/<time>-<model>-<method>.")
+    comparison: ComparisonOrigin | None = Field(
+        None, description="The comparison that chose these settings; lmworks tune --like writes it."
+    )
 
     @property
     def is_new(self) -> bool:

@@ -1,14 +1,18 @@
-"""A model merged with its adapter and quantized, and what the quantization changed: merging into a quantized base."""
+"""A model merged with its adapter and quantized, in memory or into a GGUF file, and what the quantization changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmworks.adapt import adapters
 from lmworks.evaluate import scoring
 from lmworks.evaluate.settings import GENERAL_BYTES
+from lmworks.families.gguf_writer import WrittenGGUF, check_gguf_place
+from lmworks.language_model.export import export_gguf
 from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.opening import open_saved_model
 from lmworks.model.quant_types import QuantType
 from lmworks.model.quantization import quantize
 from lmworks.model.stored_layers import widen
@@ -59,6 +63,28 @@ def measure_loss(model: LanguageModel, change: Callable[[], object]) -> Quantiza
     change()
     after = _bits_per_byte(model, texts)
     return None if before is None or after is None else QuantizationLoss(name, before, after)
+
+
+def export_and_measure(
+    model: LanguageModel, path: str | Path, to: str, overwrite: bool = False
+) -> tuple[WrittenGGUF, QuantizationLoss | None]:
+    """Write a model as a GGUF file (language_model/export), and measure the model and the file on the same text.
+
+    Args:
+        model, path, to, overwrite: as those of :func:`export_gguf`.
+
+    Returns:
+        the file, and its loss beside that of the model; None of a model that gives no likelihood of a text by itself.
+
+    Raises:
+        InputError: as :func:`export_gguf` does.
+    """
+    check_gguf_place(Path(path), overwrite)  # before what takes long
+    name, texts = general_pieces(None, GENERAL_BYTES)
+    file = export_gguf(model, path, to, overwrite=overwrite)
+    before = _bits_per_byte(model, texts)
+    after = _bits_per_byte(open_saved_model(file.path), texts)
+    return file, None if before is None or after is None else QuantizationLoss(name, before, after)
 
 
 def _bits_per_byte(model: LanguageModel, texts: list[str]) -> float | None:

@@ -51,6 +51,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
 SPANS_FIELDS = ("text", "entities")  # of kind tags too
 
 
+class MissingColumns(InputError):
+    """The rows lack columns of the kind that they are to be."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """The first rows of a source.
@@ -300,7 +304,7 @@ def recognition_error(
     listed = list_names([repr(column) for column in columns])
     if kind is not None:
         fault = f"kind {kind} needs {' and '.join(missing)}, and no column of ({listed}) has such a name"
-        return InputError(fault, name, _missing_hint(kind, missing, sample, taken))
+        return MissingColumns(fault, name, _missing_hint(kind, missing, sample, taken))
     if {"chosen", "rejected"} <= set(columns):
         fault = f"the columns ({listed}) are preferences, which is no kind of training data here"
         return InputError(fault, first.place, f"learn the chosen answers alone: {_chosen_option(sample)}")

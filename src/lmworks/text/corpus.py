@@ -21,9 +21,10 @@ from lmworks.base.files import expand_home
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.beir import is_beir, judged_pairs
+from lmworks.text.columns import FIELDS, MissingColumns
 from lmworks.text.labels import LabelNames, are_continuous, are_nearly_unique
 from lmworks.text.plain_text import split_lines
-from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
+from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
 from lmworks.text.tagged_rows import with_labels
 
 CHARACTERS_A_ROW = 1000
@@ -239,7 +240,7 @@ def _with_additional(train: Table, source: str, kept_apart: set[str]) -> Table:
     Raises:
         InputError: the other rows have labels that these lack.
     """
-    table = read(source, DataSettings(kind=train.kind))
+    table = read_additional(source, train.kind)
     if unknown := [label for label in table.labels if label not in train.labels]:
         fault = f"has labels that the other rows lack: {list_names(unknown)}"
         raise InputError(fault, source, f"give rows with the labels {list_names(train.labels)}")
@@ -248,6 +249,27 @@ def _with_additional(train: Table, source: str, kept_apart: set[str]) -> Table:
     if len(more) < len(table):
         note += f", without {len(table) - len(more)} that are among the held-out rows"
     return _part(train, [*train.rows, *more], [note])
+
+
+def read_additional(source: str, kind: Kind) -> Table:
+    """The rows of a file that are trained on beside others.
+
+    Args:
+        source: of the rows; settings of the others, such as the names of their columns, do not hold for them.
+        kind: of the others.
+
+    Raises:
+        InputError: they cannot be read, or are of another kind.
+    """
+    columns = list_names(list(FIELDS[kind]))
+    hint = f"give rows of kind {kind}, as the others are: with the columns {columns}"
+    try:
+        table = read(source, DataSettings(kind=kind))
+    except MissingColumns as error:  # whose hint is about settings of the other rows
+        raise InputError(error.fault, error.place, hint) from None
+    if table.kind != kind:
+        raise InputError(f"rows of kind {table.kind} cannot be trained on beside rows of kind {kind}", source, hint)
+    return table
 
 
 def _key(row: Row) -> str:

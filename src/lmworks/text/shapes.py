@@ -13,6 +13,7 @@ from lmworks.text import messages, questions, tagged_rows
 from lmworks.text.columns import (
     FIELDS,
     SPANS_FIELDS,
+    MissingColumns,
     Sample,
     check_named_columns,
     check_patterns,
@@ -217,7 +218,7 @@ def _questions(columns: dict[str, str], sample: Sample, settings: DataSettings, 
         available = list_names([repr(column) for column in sample.first_places])
         fault = f"kind questions needs {' and '.join(missing)}, and no column of ({available}) has such a name"
         hint = f"say which column it is: {option('columns', dict.fromkeys(missing, 'COLUMN'))}"
-        raise InputError(fault, name, hint)
+        raise MissingColumns(fault, name, hint)
     notes = [_note("questions", bool(settings.kind or settings.columns), columns)]
     if "answers" not in columns:
         notes.append("the rows have no answers")

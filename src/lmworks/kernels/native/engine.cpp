@@ -77,6 +77,25 @@ public:
         target.bias = copied(bias);
     }
 
+    // A matrix's bytes as they are packed, without its bias: set_packed() takes them.
+    nb::bytes packed(int layer, const std::string& name) {
+        const WeightMatrix& source = matrix(layer, name);
+        if (!source.exists()) throw std::invalid_argument("the engine has no " + name);
+        return nb::bytes(source.data, static_cast<std::size_t>(source.bytes()));
+    }
+
+    void set_packed(int layer, const std::string& name, int kind, const Bytes& data, const std::optional<Floats>& bias) {
+        const auto [rows, columns] = shape_of(name);
+        WeightMatrix filled = matrix_of(kind, rows, columns);
+        check_size(data.size(), static_cast<std::size_t>(filled.bytes()), name.c_str());
+        if (bias) check_size(bias->size(), static_cast<std::size_t>(rows), "bias");
+        std::uint8_t* packed = memory_.take(filled.bytes());
+        std::copy_n(data.data(), data.size(), packed);
+        filled.data = packed;
+        filled.bias = copied(bias);
+        matrix(layer, name) = std::move(filled);
+    }
+
     void set_norm(int layer, const std::string& name, const Floats& weight, const std::optional<Floats>& bias) {
         const bool of_head = name == "q_norm" || name == "k_norm";
         const auto size = static_cast<std::size_t>(of_head ? decoder_.head_size : decoder_.hidden);
@@ -136,6 +155,14 @@ public:
         copy->length = length;
         sequences_[++last_number_] = std::move(copy);
         return last_number_;
+    }
+
+    // Forgets all tokens of a sequence but the first ``length``.
+    void truncate_sequence(std::int64_t number, Size length) {
+        const Locked locked(mutex_);
+        Sequence& own = sequence(number);
+        if (length < 0 || length > own.length) throw std::invalid_argument("the sequence has fewer tokens");
+        own.length = length;
     }
 
     void remove_sequence(std::int64_t number) {
@@ -311,12 +338,16 @@ void bind_engine(nb::module_& m) {
         .def(nb::init<const nb::dict&>(), nb::arg("config"))
         .def("set_matrix", &Engine::set_matrix, nb::arg("layer"), nb::arg("name"), nb::arg("kind"), nb::arg("data"),
              nb::arg("bias").none() = nb::none())
+        .def("packed", &Engine::packed, nb::arg("layer"), nb::arg("name"))
+        .def("set_packed", &Engine::set_packed, nb::arg("layer"), nb::arg("name"), nb::arg("kind"), nb::arg("data"),
+             nb::arg("bias").none() = nb::none())
         .def("set_norm", &Engine::set_norm, nb::arg("layer"), nb::arg("name"), nb::arg("weight"), nb::arg("bias").none() = nb::none())
         .def("set_rotary", &Engine::set_rotary, nb::arg("local"), nb::arg("cos"), nb::arg("sin"))
         .def("set_vector", &Engine::set_vector, nb::arg("name"), nb::arg("values"))
         .def("finish", &Engine::finish)
         .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"))
         .def("copy_sequence", &Engine::copy_sequence, nb::arg("sequence"), nb::arg("length"), nb::arg("capacity"))
+        .def("truncate_sequence", &Engine::truncate_sequence, nb::arg("sequence"), nb::arg("length"))
         .def("remove_sequence", &Engine::remove_sequence, nb::arg("sequence"))
         .def("length", &Engine::length, nb::arg("sequence"))
         .def("step", &Engine::step, nb::arg("sequences"), nb::arg("tokens"), nb::arg("wanted"), nb::arg("logits"))

@@ -48,7 +48,7 @@ private:
 // pages of 4 kB many reads would wait for the table of pages.
 class WeightMemory {
 public:
-    // So many bytes at the beginning of a cache line; they are zeros, and stay where they are.
+    // So many bytes at the beginning of a cache line, not set; they stay where they are.
     std::uint8_t* take(Size bytes);
     Size bytes() const { return taken_; }
 
@@ -87,10 +87,14 @@ struct WeightMatrix {
     bool is_quantized() const { return kind >= U4_WEIGHTS; }
     Size groups() const { return (rows + GROUP - 1) / GROUP; }
     Size group_bytes() const;
+    Size bytes() const { return groups() * group_bytes(); }
 };
 
 constexpr Size scale_bytes(int kind) { return GROUP * 2 * (kind == U4_MIN_WEIGHTS ? 2 : 1); }        // of a block
 constexpr Size number_bytes(int kind) { return GROUP * QUANT_BLOCK / (kind == U8_WEIGHTS ? 1 : 2); }
+
+// A matrix without data. Throws where there is no such kind, or its blocks do not divide the columns.
+WeightMatrix matrix_of(int kind, Size rows, Size columns);
 
 // Packs a matrix: dense numbers of the kind, or blocks of Q4_0 (U4), Q4_1 (U4_MIN) or Q8_0 (U8), row after row.
 WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory);

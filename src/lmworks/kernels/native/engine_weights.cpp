@@ -61,22 +61,27 @@ std::uint8_t* WeightMemory::take(Size bytes) {
         left_ = size;
     }
     std::uint8_t* result = next_;
-    std::memset(result, 0, static_cast<std::size_t>(bytes));
     next_ += bytes;
     left_ -= bytes;
     taken_ += bytes;
     return result;
 }
 
-WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory) {
+WeightMatrix matrix_of(int kind, Size rows, Size columns) {
     if (kind < 0 || kind >= WEIGHT_KINDS) throw std::invalid_argument("there is no such kind of weights");
     if (kind >= U4_WEIGHTS && columns % QUANT_BLOCK) throw std::invalid_argument("the columns are not whole blocks of 32");
     WeightMatrix matrix;
     matrix.kind = kind;
     matrix.rows = rows;
     matrix.columns = columns;
+    return matrix;
+}
+
+WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory) {
+    WeightMatrix matrix = matrix_of(kind, rows, columns);
     const Size group_bytes = matrix.group_bytes();
-    std::uint8_t* packed = memory.take(matrix.groups() * group_bytes);
+    std::uint8_t* packed = memory.take(matrix.bytes());
+    std::memset(packed, 0, static_cast<std::size_t>(matrix.bytes()));  // missing rows of the last group
     matrix.data = packed;
     const Size row_bytes = unpacked_bytes(kind, 1, columns);
     for (Size row = 0; row < rows; ++row) {

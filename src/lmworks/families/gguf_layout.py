@@ -1,0 +1,152 @@
+"""How llama.cpp names and orders the tensors of the architectures that are read and written here; both ways.
+
+Its names differ from everyone's, and for its llama architecture it stores the rows of each query and key head in
+another order: pairs of neighbours rotate together there, not halves. Llama 3.1's scaling of rotary positions is a
+tensor there, of what each frequency is divided by. Names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmworks.base.errors import InputError
+from lmworks.families.mapping import Rename, Row, Split, expand
+from lmworks.model.config import ModelConfig, RopeScaling
+
+# llama.cpp's architectures that are read and written here -> the families whose config.json theirs amounts to.
+FAMILY_OF = {name: name for name in ("gpt2", "llama", "qwen2", "qwen3", "gemma2")} | {"gemma3": "gemma3_text"}
+FREQUENCIES = "rope_freqs.weight"
+TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
+LOW, HIGH = 1.0, 4.0  # low_freq_factor and high_freq_factor of every published model with llama3 scaling
+
+
+def rows_of(architecture: str, config: ModelConfig) -> list[Row]:
+    """Every tensor of a model: llama.cpp's names and ours.
+
+    Args:
+        architecture: one of :data:`FAMILY_OF`.
+        config: what the model is.
+    """
+    return _gpt2_rows(config) if architecture == "gpt2" else _llama_rows(config)
+
+
+def paired_heads(architecture: str, config: ModelConfig, names: Iterable[str]) -> dict[str, int]:
+    """Which of our tensors llama.cpp stores with neighbouring pairs, each with its number of heads."""
+    if architecture != "llama":
+        return {}
+    heads = {".q_proj.": config.num_attention_heads, ".k_proj.": config.key_value_heads}
+    return {name: count for name in names for part, count in heads.items() if part in name}
+
+
+def is_offset(name: str, config: ModelConfig) -> bool:
+    """Whether llama.cpp stores 1 + w of what is w elsewhere: the weights of Gemma's norms, which multiply by 1 + w."""
+    return config.norm == "rms_offset" and name.endswith("norm.weight")
+
+
+def from_pairs(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows (H*D, ...) of neighbouring pairs -> first halves, then second halves of each head."""
+    return rows.view(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def to_pairs(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows (H*D, ...) of first and second halves of each head -> neighbouring pairs: what :func:`from_pairs` undoes."""
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def divisors_of(scaling: RopeScaling, theta: float, size: int) -> np.ndarray:
+    """What Llama 3.1's scaling divides each frequency by: (D / 2,) float64 (Llama team 2024, as published in code).
+
+    Args:
+        scaling: of kind llama3.
+        theta: base of the frequencies.
+        size: D, of a head.
+    """
+    assert scaling.original_max_position_embeddings is not None
+    return _divisors(
+        size,
+        theta,
+        scaling.factor,
+        scaling.low_freq_factor,
+        scaling.high_freq_factor,
+        scaling.original_max_position_embeddings,
+    )
+
+
+def scaling_of(divisors: np.ndarray, theta: float, place: str) -> dict[str, Any] | None:
+    """The rope_scaling of a config.json that divides the frequencies by these; None: by one.
+
+    Raises:
+        InputError: no scaling that is known here does.
+    """
+    factor = float(divisors.max())
+    if factor == 1.0:
+        return None
+    for original in TRAINED_CONTEXTS:
+        if np.allclose(divisors, _divisors(2 * len(divisors), theta, factor, LOW, HIGH, original), rtol=1e-4):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": LOW,
+                "high_freq_factor": HIGH,
+                "original_max_position_embeddings": original,
+            }
+    raise InputError(
+        f"{FREQUENCIES} is not a scaling of rotary positions that is known here", place, "open its Hugging Face folder"
+    )
+
+
+def _divisors(size: int, theta: float, factor: float, low: float, high: float, original: int) -> np.ndarray:
+    wavelengths = 2 * math.pi * theta ** (np.arange(0, size, 2) / size)
+    blend = ((original / wavelengths - low) / (high - low)).clip(0, 1)
+    return 1 / ((1 - blend) / factor + blend)
+
+
+def _llama_rows(config: ModelConfig) -> list[Row]:
+    ours = {
+        "attn_norm": "input_layernorm",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+        **{f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"},
+    }
+    if config.norm_position == "both":
+        ours |= {"post_attention_norm": "attention_output_layernorm", "post_ffw_norm": "mlp_output_layernorm"}
+    if config.qk_norm:
+        ours |= {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+    biased = ["attn_q", "attn_k", "attn_v"] * config.qkv_bias + ["attn_output"] * config.output_bias
+    names = [(f"{name}.weight", f"{ours[name]}.weight") for name in ours]
+    names += [(f"{name}.bias", f"{ours[name]}.bias") for name in biased]
+    rows: list[Row] = [Rename(f"blk.{{i}}.{theirs}", f"layers.{{i}}.{mine}") for theirs, mine in names]
+    return _ends(config, ["weight"]) + expand(rows, config.num_hidden_layers)
+
+
+def _gpt2_rows(config: ModelConfig) -> list[Row]:
+    ours = {
+        "attn_norm": "input_layernorm",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    rows: list[Row] = []
+    for part in ("weight", "bias"):
+        rows += [Rename(f"blk.{{i}}.{name}.{part}", f"layers.{{i}}.{mine}.{part}") for name, mine in ours.items()]
+        heads = tuple(f"layers.{{i}}.self_attn.{letter}_proj.{part}" for letter in "qkv")
+        rows.append(Split(f"blk.{{i}}.attn_qkv.{part}", heads))
+    rows.append(Rename("position_embd.weight", "embed_positions.weight"))
+    return _ends(config, ["weight", "bias"]) + expand(rows, config.num_hidden_layers)
+
+
+def _ends(config: ModelConfig, parts: list[str]) -> list[Row]:
+    rows: list[Row] = [Rename("token_embd.weight", "embed_tokens.weight")]
+    rows += [Rename(f"output_norm.{part}", f"norm.{part}") for part in parts]
+    if not config.tie_word_embeddings:
+        rows.append(Rename("output.weight", "lm_head.weight"))
+    return rows

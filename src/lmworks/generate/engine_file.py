@@ -1,0 +1,143 @@
+"""The native engine with its weights, filled part by part, written to a file and read from it. Imports no torch.
+
+The file is in the format of safetensors. Matrices lie in it as the engine packs them, whatever the processor, so that
+reading is copying; its metadata hold the engine's config and the kind of each matrix.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lmworks.base.errors import InputError
+from lmworks.kernels.native_module import API_VERSION, native_module
+
+FORMAT = f"lmworks engine {API_VERSION}"
+"""Written into the file; files of another version are not read."""
+WHOLE_MODEL = -1
+"""The number of the layer of what belongs to none."""
+ROTARY_TABLES = {False: "rotary", True: "local_rotary"}
+
+
+class EngineWeights:
+    """An engine that is being filled; keeps what it needs to be written to a file, but for the matrices, which the
+    engine has.
+
+    Args:
+        config: the decoder as native/engine.cpp reads it.
+
+    Attributes:
+        engine: of the compiled module.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.engine = native_module().Engine(config)
+        self._config = config
+        self._kinds: dict[str, int] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def set_matrix(self, layer: int, name: str, kind: int, data: np.ndarray, bias: np.ndarray | None) -> None:
+        """A matrix.
+
+        Args:
+            layer: its number, or WHOLE_MODEL.
+            name: such as q_proj.
+            kind: as in native/engine.hpp.
+            data: its bytes, (n,) uint8: dense numbers row after row, or the blocks of a GGUF file.
+            bias: (rows,) float32.
+        """
+        self.engine.set_matrix(layer, name, kind, data, bias)
+        self._keep_matrix(layer, name, kind, bias)
+
+    def set_norm(self, layer: int, name: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
+        """A norm's weight and bias, (size,) float32."""
+        self.engine.set_norm(layer, name, weight, bias)
+        key = _key(layer, name)
+        self._arrays[f"{key}.weight"] = weight
+        if bias is not None:
+            self._arrays[f"{key}.bias"] = bias
+
+    def set_vector(self, name: str, values: np.ndarray) -> None:
+        """head_bias (V,) or embed_positions (positions * E,), float32."""
+        self.engine.set_vector(name, values)
+        self._arrays[name] = values
+
+    def set_rotary(self, is_local: bool, cos: np.ndarray, sin: np.ndarray) -> None:
+        """Cosines and sines, (positions, R / 2) float32, of all layers or of those with positions of their own."""
+        self.engine.set_rotary(is_local, cos, sin)
+        for name, table in (("cos", cos), ("sin", sin)):
+            self._arrays[f"{ROTARY_TABLES[is_local]}.{name}"] = table
+
+    def nbytes(self) -> int:
+        """Bytes that the file will have, but for its header."""
+        return int(self.engine.sizes()[0]) + sum(array.nbytes for array in self._arrays.values())
+
+    def save(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        matrices = {key: np.frombuffer(self.engine.packed(*_place(key)), np.uint8) for key in self._kinds}
+        metadata = {"format": FORMAT, "config": json.dumps(self._config), "kinds": json.dumps(self._kinds)}
+        save_file({**self._arrays, **matrices}, path, metadata)
+
+    def _keep_matrix(self, layer: int, name: str, kind: int, bias: np.ndarray | None) -> None:
+        key = _key(layer, name)
+        self._kinds[key] = kind
+        if bias is not None:
+            self._arrays[f"{key}.bias"] = bias
+
+
+def open_engine(path: Path) -> Any:
+    """The engine of a file that :meth:`EngineWeights.save` wrote.
+
+    Raises:
+        InputError: it cannot be read, or was written by another version.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError("was written by another version of lmworks", str(path), "delete it")
+            engine = native_module().Engine(json.loads(metadata["config"]))
+            _fill(engine, file, json.loads(metadata["kinds"]))
+            engine.finish()
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", str(path), "delete it") from error
+    return engine
+
+
+def _fill(engine: Any, file: Any, kinds: dict[str, int]) -> None:
+    """Give all arrays of a file to an engine, which checks their sizes."""
+    names = set(file.keys())
+
+    def bias_of(key: str) -> np.ndarray | None:
+        return file.get_tensor(f"{key}.bias") if f"{key}.bias" in names else None
+
+    for key, kind in kinds.items():
+        engine.set_packed(*_place(key), kind, file.get_tensor(key), bias_of(key))
+    for is_local, table in ROTARY_TABLES.items():
+        if f"{table}.cos" in names:
+            engine.set_rotary(is_local, *(file.get_tensor(f"{table}.{part}").ravel() for part in ("cos", "sin")))
+    for name in ("head_bias", "embed_positions"):
+        if name in names:
+            engine.set_vector(name, file.get_tensor(name).ravel())
+    for name in sorted(names):
+        key, _, part = name.rpartition(".")
+        if part == "weight":
+            engine.set_norm(*_place(key), file.get_tensor(name), bias_of(key))
+
+
+def _key(layer: int, name: str) -> str:
+    return name if layer == WHOLE_MODEL else f"{layer}.{name}"
+
+
+def _place(key: str) -> tuple[int, str]:
+    layer, _, name = key.rpartition(".")
+    return (int(layer) if layer else WHOLE_MODEL), name

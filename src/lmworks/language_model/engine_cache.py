@@ -1,0 +1,162 @@
+"""Keeps what the native engine needs of a model, so that its next opening takes no torch and no packing.
+
+A folder of the cache for each model: the engine's weights as they are packed, the tokenizer, and ``model.json``. A
+model is known by its files: their paths, sizes and times of change. Imports no torch.
+``LMWORKS_ENGINE_CACHE`` names another folder for all of them; ``off`` keeps none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import (
+    atomic_folder,
+    atomic_write,
+    cache_folder,
+    check_disk_space,
+    expand_home,
+    folder_size,
+    human,
+)
+from lmworks.base.journal import JOURNAL
+from lmworks.base.json_file import read_object
+from lmworks.base.settings import build
+from lmworks.generate.engine_file import FORMAT, open_engine
+from lmworks.kernels.native_module import native_module
+from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.native_model import NativeModel
+from lmworks.language_model.saved_source import find_saved
+from lmworks.model.config import ModelConfig
+from lmworks.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+
+ENGINES, WEIGHTS, MODEL = "engines", "engine.safetensors", "model.json"
+ADAPTER = "adapter_config.json"
+"""In the folder of an adapter, whose base has files of its own: such models are not cached."""
+
+
+def open_cached(source: str) -> NativeModel | None:
+    """The model of a source from the cache; None where it is not there.
+
+    Raises:
+        InputError: there is no such source.
+    """
+    if native_module() is None or (folders := _engines()) is None or (path := _files_of(source)) is None:
+        return None
+    folder = folders / key_of(path)
+    if not (folder / MODEL).is_file():
+        return None
+    try:
+        return _open(folder, source)
+    except InputError:  # damaged, or of another version: it is made anew
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def store(model: LanguageModel) -> list[str]:
+    """Put a model that was opened and packed into the cache; not an adapter, nor one that labels texts or has examples.
+
+    Args:
+        model: prepared for generation.
+
+    Returns:
+        Notes for a person: that it is cached, or why not.
+    """
+    weights, path, folders = model.engine_weights, _files_of(model.source), _engines()
+    if model.own_tokenizer is None or model.few_shot is not None or model.labels:
+        return []
+    if weights is None or path is None or folders is None:
+        return []
+    folder = folders / key_of(path)
+    try:
+        check_disk_space(folder, weights.nbytes(), "the packed weights")
+        with atomic_folder(folder) as aside:
+            weights.save(aside / WEIGHTS)
+            _write(aside, model, path)
+    except (InputError, OSError) as error:
+        fault = error.fault if isinstance(error, InputError) else str(error)
+        return [f"the native engine's weights are not cached for the next opening: {fault}"]
+    _remove_older(path, folder)
+    size = human(folder_size(folder))
+    return [f"computed by the native engine; its packed weights are cached for the next opening: {size} in {folder}"]
+
+
+def key_of(path: Path) -> str:
+    """The name of the folder for the model of a file or folder, in the state that its files have now."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([FORMAT, state]).encode()).hexdigest()[:32]
+
+
+def entries() -> list[tuple[str, int, Path]]:
+    """Every cached model: the file or folder that it is from, bytes, and its folder in the cache."""
+    folders, listed = _engines(), []
+    for file in sorted(folders.glob(f"*/{MODEL}")) if folders is not None and folders.is_dir() else []:
+        with contextlib.suppress(InputError):
+            path = str(read_object(file).get("path", "?"))
+            listed.append((path, folder_size(file.parent), file.parent))
+    return listed
+
+
+def _engines() -> Path | None:
+    """The folder of all cached models; None where nothing is to be cached."""
+    setting = os.environ.get("LMWORKS_ENGINE_CACHE", "")
+    if setting == "off":
+        return None
+    return expand_home(setting) if setting else cache_folder() / ENGINES
+
+
+def _files_of(source: str) -> Path | None:
+    """The file or folder of a whole model; None of an adapter or a prompt, and of a run that has not finished."""
+    if (run := expand_home(source) / JOURNAL).is_file() and not run.with_name("final").is_dir():
+        return None
+    path = find_saved(source).path
+    return path if path.is_file() or ((path / "config.json").is_file() and not (path / ADAPTER).is_file()) else None
+
+
+def _open(folder: Path, source: str) -> NativeModel:
+    values = read_object(folder / MODEL)
+    try:
+        config = build(ModelConfig, values["config"], str(folder / MODEL))
+        tokenizer = Tokenizer.open(folder)
+        tokenizer.end_ids |= set(values["end_ids"])
+        tokenizer.rows = values["rows"]
+        generation, notes = values["generation"], list(values["notes"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"cannot be read ({error})", str(folder / MODEL), "delete it") from error
+    engine = open_engine(folder / WEIGHTS)
+    return NativeModel(engine, config, tokenizer, source, generation, notes, InputFormat.read(folder))
+
+
+def _write(folder: Path, model: LanguageModel, path: Path) -> None:
+    tokenizer = model.tokenizer
+    tokenizer.save(folder)
+    if model.input_format is not None:
+        model.input_format.save(folder)
+    values: dict[str, Any] = {
+        "path": str(path.resolve()),
+        "config": model.config.model_dump(mode="json"),
+        "generation": model.generation,
+        "notes": model.notes,
+        "end_ids": sorted(tokenizer.end_ids),
+        "rows": tokenizer.rows,
+    }
+    atomic_write(folder / MODEL, json.dumps(values, ensure_ascii=False, indent=1))
+
+
+def _remove_older(path: Path, folder: Path) -> None:
+    """Remove earlier states of the same file or folder from the cache."""
+    for other_path, _, other in entries():
+        if other_path == str(path.resolve()) and other != folder:
+            shutil.rmtree(other, ignore_errors=True)
