@@ -227,19 +227,24 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> str:
         """One token as a person reads it: spaces as spaces, bytes of a split character as ``\\xe2``."""
+        if self.core.id_to_token(token_id) is None:
+            return f"<no token {token_id}>"
+        return self.token_bytes(token_id).decode("utf-8", errors="backslashreplace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token adds within a text, in UTF-8: a part of a character may be a token. Of a special token its
+        name; empty where there is no such token."""
         token = self.core.id_to_token(token_id)
         if token is None:
-            return f"<no token {token_id}>"
+            return b""
         if token in self.specials:
-            return token
+            return token.encode()
         if self._byte_level:
-            raw = bytearray()
-            for sign in token:
-                raw += _SIGN_TO_BYTE[sign].to_bytes(1, "big") if sign in _SIGN_TO_BYTE else sign.encode()
-            return raw.decode("utf-8", errors="backslashreplace")
+            signs = (bytes([_SIGN_TO_BYTE[sign]]) if sign in _SIGN_TO_BYTE else sign.encode() for sign in token)
+            return b"".join(signs)
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes([int(token[3:5], 16)]).decode("utf-8", errors="backslashreplace")
-        return token.replace("▁", " ")
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()
 
     @property
     def vocab_size(self) -> int:
