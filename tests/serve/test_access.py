@@ -38,7 +38,9 @@ def test_a_file_that_others_can_read_is_noted(tmp_path):
     assert f"chmod 600 {file}" in note
 
 
-@pytest.mark.parametrize(("content", "fault"), [("# none\n", "has no key"), ("short\n", "could be guessed"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "fault"), [("# none\n", "has no key"), ("short\n", "could be guessed"), (None, "cannot be read")]
+)
 def test_files_without_a_usable_key_are_refused(tmp_path, content, fault):
     file = tmp_path / "keys.txt"
     if content is not None:

@@ -48,7 +48,9 @@ def test_an_answer_is_that_of_the_library(client, model):
 def test_a_seed_draws_what_the_library_draws_and_parts_may_be_texts(client, model):
     drawn = client.chat.completions.create(
         model=NAME,
-        messages=[{"role": "user", "content": [{"type": "text", "text": "Who "}, {"type": "text", "text": "are you?"}]}],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "Who "}, {"type": "text", "text": "are you?"}]}
+        ],
         temperature=0.8,
         top_p=0.9,
         seed=7,

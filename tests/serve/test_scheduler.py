@@ -19,7 +19,7 @@ from lmworks.serve.worker import Worker
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
 
-ENDLESS = {token: -100.0 for token in SPECIALS}
+ENDLESS = dict.fromkeys(SPECIALS, -100.0)
 SENTENCE = "The sky is blue, and the sea is too. Who are you? I am nobody; who are you? "
 
 
@@ -108,6 +108,7 @@ def test_places_go_to_who_has_the_fewest(model):
 def test_a_cancelled_request_frees_its_places_within_a_token(model):
     served = Served(model, parallel=2)
     gone = served.ask("The sky", "The sea", limit=400, settings=endless())
+    served.scheduler.turn()
     waiting = served.ask("Who are you?", limit=4, settings=endless())
     for _ in range(3):
         served.scheduler.turn()

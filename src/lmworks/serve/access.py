@@ -85,7 +85,9 @@ def check_address(host: str, keys: ApiKeys) -> None:
     """
     if not keys and not is_loopback(host):
         hint = f"give --api-key-file FILE or {VARIABLE}, or leave --host out: then this machine alone is answered"
-        raise InputError("without an API key, whoever reaches this address could use the models", f"--host {host}", hint)
+        raise InputError(
+            "without an API key, whoever reaches this address could use the models", f"--host {host}", hint
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -13,13 +13,12 @@ from starlette.requests import Request
 
 from lmworks.serve.api_errors import ApiError
 from lmworks.serve.event_stream import until_hangup
-from lmworks.serve.record import RequestRecord, record_of
+from lmworks.serve.record import RequestRecord
 from lmworks.serve.request import Event, Failed, Finished, FinishReason, GenerationRequest, Piece, PromptScores
 from lmworks.serve.schemas import GenerationBody
 from lmworks.serve.served_model import ServedModel
 from lmworks.serve.service import Service
 from lmworks.serve.token_choice import ChoiceSettings, TokenScore
-
 
 DEFAULT_LIMIT = 256
 """New tokens of a model whose context has no end, where the request says nothing."""
@@ -178,7 +177,9 @@ def check_prompt(served: ServedModel, prompt: Sequence[int], field_name: str) ->
         ApiError: it is empty, or leaves no room.
     """
     if not prompt:
-        raise ApiError(400, "the prompt is empty: give at least one token to continue from", field_name, "invalid_value")
+        raise ApiError(
+            400, "the prompt is empty: give at least one token to continue from", field_name, "invalid_value"
+        )
     room = served.room(prompt)
     if room is not None and room < 1:
         message = f"the prompt has {len(prompt):,} tokens, and the model's context holds {served.model.context:,}"

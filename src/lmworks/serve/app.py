@@ -83,7 +83,7 @@ def make_app(service: Service, keys: ApiKeys) -> Starlette:
     app = Starlette(
         routes=ROUTES,
         middleware=[Middleware(Guard, keys=keys, metrics=service.metrics, paths=paths)],
-        exception_handlers={kind: _answer_error for kind in (ApiError, InputError, QueueFull, TimeLimit)}
+        exception_handlers=dict.fromkeys((ApiError, InputError, QueueFull, TimeLimit), _answer_error)
         | {HTTPException: _answer_http_error},
         lifespan=lifespan,
     )
@@ -102,7 +102,9 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:80]
     message = f"{request.method} {path}: {str(error.detail).lower()}; there are: {', '.join(map(_shown, ROUTES))}"
-    return await _answer_error(request, ApiError(error.status_code, message, code="no_such_path", headers=error.headers))
+    return await _answer_error(
+        request, ApiError(error.status_code, message, code="no_such_path", headers=error.headers)
+    )
 
 
 def _shown(route: Route) -> str:

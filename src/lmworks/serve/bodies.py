@@ -79,7 +79,9 @@ def _fault(schema: type[Body], fault: dict[str, Any]) -> ApiError:
     field = path[0] if path else ""
     if kind == "extra_forbidden" and len(path) == 1:
         if field in schema.unsupported:
-            return ApiError(400, f"{field} is not supported by this server: leave it out", field, "unsupported_parameter")
+            return ApiError(
+                400, f"{field} is not supported by this server: leave it out", field, "unsupported_parameter"
+            )
         near = nearest(field, list(schema.model_fields))
         question = f"did you mean {near[0]}?" if near else f"known are {', '.join(schema.model_fields)}"
         return ApiError(400, f"there is no field {field[:80]!r} here: {question}", field[:80], "unknown_parameter")

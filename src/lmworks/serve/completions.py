@@ -53,9 +53,7 @@ def _ids(served: ServedModel, prompt: str | list[int]) -> list[int]:
 class _Writer:
     """Writes the objects of one response."""
 
-    def __init__(
-        self, name: str, served: ServedModel, body: CompletionBody, prompts: Sequence[Sequence[int]]
-    ) -> None:
+    def __init__(self, name: str, served: ServedModel, body: CompletionBody, prompts: Sequence[Sequence[int]]) -> None:
         self._name, self._served, self._body, self._created = name, served, body, int(time.time())
         count = len(prompts) * body.n
         self._prompts = [prompts[index // body.n] for index in range(count)]

@@ -48,7 +48,9 @@ class EmbeddingQueue:
         if cut:
             longest = max(map(len, ids))
             hint = f"divide texts into parts of at most {longest} tokens"
-            raise InputError(f"{cut} of {len(texts)} texts are longer than the {longest} tokens that it reads", "", hint)
+            raise InputError(
+                f"{cut} of {len(texts)} texts are longer than the {longest} tokens that it reads", "", hint
+            )
         return ids
 
     def submit(self, request: EmbeddingRequest) -> None:

@@ -109,7 +109,9 @@ class GenerationBody(Body):
 def _biases(biases: dict[str, float], vocab_size: int) -> dict[int, float]:
     for token in biases:
         if not (token.isascii() and token.isdigit() and len(token) < 10 and int(token) < vocab_size):
-            raise InputError(f"there is no token {token[:40]!r}", "", f"ids are 0 to {vocab_size - 1}, written as texts")
+            raise InputError(
+                f"there is no token {token[:40]!r}", "", f"ids are 0 to {vocab_size - 1}, written as texts"
+            )
     return {int(token): bias for token, bias in biases.items()}
 
 
@@ -123,9 +125,25 @@ class ChatBody(GenerationBody):
     """POST /v1/chat/completions."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
-        "audio function_call functions metadata modalities parallel_tool_calls prediction prompt_cache_key "
-        "prompt_cache_retention reasoning_effort safety_identifier service_tier store tool_choice tools verbosity "
-        "web_search_options".split()
+        [
+            "audio",
+            "function_call",
+            "functions",
+            "metadata",
+            "modalities",
+            "parallel_tool_calls",
+            "prediction",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "reasoning_effort",
+            "safety_identifier",
+            "service_tier",
+            "store",
+            "tool_choice",
+            "tools",
+            "verbosity",
+            "web_search_options",
+        ]
     )
     messages: list[dict[str, Any]] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=0)

@@ -71,7 +71,9 @@ class ServedModel:
             raise InputError(fault, "", "give the last message alone")
         prompt = conversation_of(turns, self.tokenizer, form, self.model.few_shot)
         if prompt.choices:
-            raise InputError("the model chooses labels and writes no answers", "", f"lmworks predict {self.model.source}")
+            raise InputError(
+                "the model chooses labels and writes no answers", "", f"lmworks predict {self.model.source}"
+            )
         return prompt
 
     def text(self, text: str) -> list[int]:
