@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from tiny_model import save_tiny
 
 from lmworks.generate.sampling import SamplingSettings
@@ -31,9 +32,13 @@ NO_END = {str(token): -100.0 for token in SPECIALS}
 
 
 def open_tiny(folder: Path, context: int = 512) -> Any:
-    """The model of :func:`save_tiny`, computed by the native engine."""
-    path = save_tiny(folder / "tiny", context=context)
-    return open_saved_model(path).prepare("float32")
+    """A tiny model with large random weights, so that each prompt goes on otherwise, computed by the native engine."""
+    model = open_saved_model(save_tiny(folder / "tiny", tied=False, context=context))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.0))
+    return model.prepare("float32")
 
 
 @dataclass

@@ -142,7 +142,7 @@ def test_what_was_read_is_not_read_again(client):
     messages = [{"role": "system", "content": "The sky is blue, and the sea is too. " * 5}, *MESSAGES]
     counts = [ask(client, messages=messages).usage.prompt_tokens_details.cached_tokens for _ in range(2)]
     assert counts[0] < counts[1]
-    assert counts[1] > 50
+    assert counts[1] >= 50
 
 
 @pytest.mark.parametrize(
