@@ -156,9 +156,10 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
         native = NativeBackend(model.engine, size, context, settings.parallel, settings.cache_bytes)
         served.scheduler = Scheduler(native, settings.queue_size, observer)
         return served
+    from lmworks.language_model.model import LanguageModel
     from lmworks.language_model.ngram import NgramLanguageModel
 
-    if not isinstance(model, NgramLanguageModel):
+    if isinstance(model, LanguageModel) and not isinstance(model, NgramLanguageModel):
         from lmworks.serve.embedding_queue import EmbeddingQueue
 
         served.embeddings = EmbeddingQueue(model, settings.queue_size)
