@@ -194,9 +194,8 @@ class _Session:
             raise InputError("the data have changed since the comparison began", state.settings.source, hint)
         self.before += self.runs.killed_seconds()
         self._plan()
-        for result in sorted(state.results, key=_order):
-            if result.state == "open":
-                self._compare(result)
+        while open_ := [result for result in state.results if result.state == "open"]:
+            self._compare(min(open_, key=_order))
 
     def _link_recommended(self) -> None:
         """Give the run of the recommended contender a name that does not depend on which it is."""
@@ -320,8 +319,10 @@ class _Session:
         lengths = schedule.shorten(trained, budget - self.spent - rest)
         shortened = []
         for result in filter(lambda result: result.name in trained, open_):
-            if result.name not in lengths:
+            result.is_postponed = result.name not in lengths
+            if not lengths:
                 result.state, result.reason = "left out", "earlier ones took longer than planned: no time is left for it"
+            if result.is_postponed:
                 continue
             result.epochs = lengths[result.name]
             steps = result.epochs * result.plan["steps"]
@@ -340,10 +341,10 @@ class _Session:
         comparison_page.write(self.folder, self.state)
 
 
-def _order(result: Result) -> int:
+def _order(result: Result) -> tuple[int, bool]:
     """What is not trained comes first, as its time is not ours to choose: trainings are shortened if it takes longer than
     planned. The model before training is read from the others' runs."""
-    return {"trained": 1, "before": 2}.get(result.kind, 0)
+    return {"trained": 1, "before": 2}.get(result.kind, 0), result.is_postponed
 
 
 def _reason(error: InputError) -> str:

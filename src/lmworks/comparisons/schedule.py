@@ -171,7 +171,7 @@ def shorten(planned: dict[str, Planned], seconds: float) -> dict[str, float]:
         seconds: for all of them.
 
     Returns:
-        The epochs of each that is not left out.
+        The epochs of each that is not left out; there may be time for one that is, when the others are done.
     """
     kept = dict(planned)
     while kept and sum(contender.needed for contender in kept.values()) > seconds:
