@@ -55,8 +55,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         raise InputError("is there already and not empty", str(folder), "choose another --out")
     settings = checked(settings)
     train, validation, test = divided(settings)
-    refuse_one_label(train, test)
     refuse_few(settings, train.kind, len(test))
+    refuse_one_label(train, test)
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [
         Result(
@@ -321,7 +321,10 @@ class _Session:
         for result in filter(lambda result: result.name in trained, open_):
             result.is_postponed = result.name not in lengths
             if not lengths:
-                result.state, result.reason = "left out", "earlier ones took longer than planned: no time is left for it"
+                result.state, result.reason = (
+                    "left out",
+                    "earlier ones took longer than planned: no time is left for it",
+                )
             if result.is_postponed:
                 continue
             result.epochs = lengths[result.name]
@@ -342,8 +345,8 @@ class _Session:
 
 
 def _order(result: Result) -> tuple[int, bool]:
-    """What is not trained comes first, as its time is not ours to choose: trainings are shortened if it takes longer than
-    planned. The model before training is read from the others' runs."""
+    """What is not trained comes first, as its time is not ours to choose: trainings are shortened if it takes longer
+    than planned. The model before training is read from the others' runs."""
     return {"trained": 1, "before": 2}.get(result.kind, 0), result.is_postponed
 
 
