@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from lmworks.adapt import adapters
+from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.base.files import human
 from lmworks.base.process_memory import memory
+from lmworks.base.processor import threads
 from lmworks.generate.native_stepper import NativeStepper
 from lmworks.generate.native_weights import BLOCK_KINDS, formats_of, unsupported, weights_of
 from lmworks.generate.stepper import RowStart
@@ -31,12 +33,14 @@ class DecodeSpeed:
         tokens_per_second: by the median time of a token; None: it was not measured.
         tokens: how many were timed.
         formats: of the matrices as the engine has them, such as Q4_0; those that it does not know are widened.
+        share: of the processor that the measurement got; other programs had the rest.
         fault: why it was not measured, as a phrase.
     """
 
     tokens_per_second: float | None
     tokens: int = 0
     formats: tuple[str, ...] = ()
+    share: float = 1.0
     fault: str = ""
 
 
@@ -61,8 +65,9 @@ def measure_decoding(network: Transformer) -> DecodeSpeed:
     if count < 1:
         return DecodeSpeed(None, fault=f"the context leaves no room after {PROMPT_TOKENS} tokens")
     stepper = NativeStepper(weights.engine, config.vocab_size, config.max_position_embeddings)
+    meter = ShareMeter(threads())
     taken = _seconds(stepper, count)
-    return DecodeSpeed(1.0 / median(taken), len(taken), tuple(formats_of(weights)))
+    return DecodeSpeed(1.0 / median(taken), len(taken), tuple(formats_of(weights)), meter.share())
 
 
 def line_of(before: DecodeSpeed, after: DecodeSpeed) -> str:
@@ -73,7 +78,10 @@ def line_of(before: DecodeSpeed, after: DecodeSpeed) -> str:
         f"{speed.tokens_per_second:.3g} tokens/s ({', '.join(speed.formats)})" for speed in (before, after)
     )
     ratio, tokens = after.tokens_per_second / before.tokens_per_second, min(before.tokens, after.tokens)
-    return f"decode speed {first} -> {second}: {ratio:.2f}x, by the native engine, medians of {tokens} tokens"
+    line = f"decode speed {first} -> {second}: {ratio:.2f}x, by the native engine, medians of {tokens} tokens"
+    if (share := min(before.share, after.share)) < UNDISTURBED_SHARE:
+        line += f"; disturbed by other programs, which had {1 - share:.0%} of the processor"
+    return line
 
 
 def _bytes_in_engine(network: Transformer) -> int:
