@@ -7,85 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from engine_networks import BLOCKS, GEMMA, GPT2, ODD, network_in_blocks, network_of, prompts
 
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import BLOCK_KINDS, native_stepper, unsupported, weights_of
+from lmworks.generate.native_weights import native_stepper, unsupported, weights_of
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.native_module import native_module
-from lmworks.model.config import ModelConfig
-from lmworks.model.storage import BlockStorage
-from lmworks.model.stored_layers import store
-from lmworks.model.surgery import named_linears
-from lmworks.model.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
-
-BASE = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 96,
-}
-GPT2 = {
-    "norm": "layer",
-    "positions": "learned",
-    "gated": False,
-    "activation": "gelu",
-    "qkv_bias": True,
-    "output_bias": True,
-    "mlp_bias": True,
-    "num_key_value_heads": 4,
-}
-GEMMA = {
-    "norm": "rms_offset",
-    "norm_position": "both",
-    "attention_softcap": 20.0,
-    "logit_softcap": 10.0,
-    "sliding_window": 8,
-    "layer_kinds": ("sliding_attention", "full_attention", "sliding_attention"),
-    "rope_local_theta": 1000.0,
-    "embedding_scale": 8.0,
-    "qk_norm": True,
-    "activation": "gelu_tanh",
-    "head_dim": 24,
-    "attention_scale": 0.1,
-}
-ODD = {"tie_word_embeddings": False, "rotary_fraction": 0.5, "head_bias": True, "hidden_size": 72, "head_dim": 20}
-PROMPTS = (5, 70, 1, 33)
-
-
-def network_of(spread: float = 0.3, **changes) -> Transformer:
-    torch.manual_seed(0)
-    network = Transformer(ModelConfig.model_validate({**BASE, **changes})).eval().requires_grad_(False)
-    for weight in network.parameters():
-        weight += torch.randn_like(weight) * (spread if weight.ndim > 1 else 0.1)
-    return network
-
-
-def store_in_blocks(network: Transformer, kind: str) -> None:
-    quants = pytest.importorskip("gguf.quants")
-    from gguf.constants import GGMLQuantizationType
-
-    for name, linear in list(named_linears(network)):
-        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
-        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
-
-
-def prompts(lengths=PROMPTS) -> list[RowStart]:
-    return [RowStart(torch.randint(0, 97, (length,)).tolist()) for length in lengths]
-
-
-@pytest.fixture(params=native_module().instruction_sets() if native_module() else [])
-def instruction_set(request):
-    module = native_module()
-    before = module.instruction_set()
-    module.set_instruction_set(request.param)
-    yield request.param
-    module.set_instruction_set(before)
 
 
 @pytest.mark.parametrize("changes", [{}, GPT2, GEMMA, ODD], ids=["llama", "gpt2", "gemma", "odd"])
@@ -126,11 +56,9 @@ def test_a_row_gets_the_bits_that_it_gets_alone():
         assert (alone.logits[0] == together.logits[row]).all()
 
 
-@pytest.mark.parametrize("kind", [None, *BLOCK_KINDS])
+@pytest.mark.parametrize("kind", [None, *BLOCKS])
 def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(kind, instruction_set):
-    network = network_of(spread=0.1)
-    if kind is not None:
-        store_in_blocks(network, kind)
+    network = network_of(spread=0.1) if kind is None else network_in_blocks(kind)
     tokens = torch.randint(0, 97, (20,)).tolist()
     once, singly = native_stepper(network), native_stepper(network)
     for stepper in (once, singly):
@@ -145,11 +73,10 @@ def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(kind, instru
     assert once.usage == singly.usage
 
 
-@pytest.mark.parametrize("kind", list(BLOCK_KINDS))
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruction_set):
     """Each product rounds its input to 8 bits, or to bfloat16: some thousandths of the largest logit remain."""
-    network = network_of(spread=0.1)
-    store_in_blocks(network, kind)
+    network = network_in_blocks(kind)
     starts = prompts()
     ours, theirs = native_stepper(network), TorchStepper(network)
     for stepper in (ours, theirs):
