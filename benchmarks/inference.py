@@ -3,8 +3,8 @@
 Reading a prompt of 512 and of 2,000 tokens; decoding at 16 to 144 tokens of context, at 512 and at 2,000; 16 sequences
 at once; peak memory; from the shell to the first token. Every engine at its best: llama.cpp and lmworks with the same
 files in each format, llama.cpp with and without flash attention. Peers that are not installed are named and left out
-(benchmarks/install_peers.sh). A random model of the same size decodes in ternary and in 4 bits. ``--large``: also a model of
-1.1 billion random weights in 4 bits.
+(benchmarks/install_peers.sh). A random model of the same size decodes in ternary and in 4 bits. ``--large``: also a
+model of 1.1 billion random weights in 4 bits.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The model files of the inference benchmark: SmolLM2 in the formats that are compared, and random models: a larger one,
-and one of the same size whose rows ternary formats divide.
+"""The model files of the inference benchmark: SmolLM2 in the formats that are compared, and random models: a larger
+one, and one of the same size whose rows ternary formats divide.
 
 Each is written once, into the cache. SmolLM2 is rounded by the `gguf` library from the GGUF file that is published in
 Q4_1: speed does not depend on what the blocks hold, and every engine is given the same file.
@@ -68,7 +68,7 @@ class Shape(NamedTuple):
 
 
 TERNARY_SHAPE = Shape(hidden=512, inner=1536, layers=36, heads=8, kv_heads=2)
-"""With SmolLM2's vocabulary as many weights as SmolLM2-135M, of whose rows of 576 ternary formats have no whole blocks."""
+"""With SmolLM2's vocabulary as many weights as SmolLM2-135M, whose rows of 576 are no whole blocks of ternary formats."""
 
 
 def files() -> dict[str, Path]:

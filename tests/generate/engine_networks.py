@@ -64,19 +64,22 @@ def network_of(spread: float = 0.3, **changes) -> Transformer:
 
 
 def network_in_blocks(kind: str, **changes) -> Transformer:
-    """Ternary weights are -1, 0 and 1 times the mean magnitude of their matrix, as training makes them."""
+    """With its linears in blocks of a format."""
     quants = pytest.importorskip("gguf.quants")
     from gguf.constants import GGMLQuantizationType
 
     network = network_of(spread=0.1, **(WHOLE_BLOCKS if kind in TERNARY else {}), **changes)
     for name, linear in list(named_linears(network)):
         weight = linear.weight
-        if kind in TERNARY:
-            scale = weight.abs().mean()
-            weight = (weight / scale).round().clamp(-1, 1) * scale
-        blocks = quants.quantize(weight.numpy(), GGMLQuantizationType[kind])
+        blocks = quants.quantize((ternary(weight) if kind in TERNARY else weight).numpy(), GGMLQuantizationType[kind])
         store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
     return network
+
+
+def ternary(weight: torch.Tensor) -> torch.Tensor:
+    """-1, 0 and 1 times the mean magnitude, as training makes them; rounded from others, nearly all would be zero."""
+    scale = weight.abs().mean()
+    return (weight / scale).round().clamp(-1, 1) * scale
 
 
 def prompts(lengths: Sequence[int] = PROMPTS) -> list[RowStart]:

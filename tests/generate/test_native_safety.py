@@ -150,17 +150,21 @@ def test_an_interrupted_call_leaves_the_rows_as_they_were(calls: str, interrupti
     for own in (stepper, fresh):
         own.prefill([RowStart(tokens[:3])])
     before = engine.sizes()[1]
+
+    def compute(timer: threading.Timer) -> None:
+        timer.start()
+        while True:
+            if calls == "extend":
+                stepper.extend(tokens)
+                stepper.truncate(3)
+            else:
+                stepper.add([RowStart(tokens)])
+                stepper.keep([0])
+
     for delay in (0.0, 0.02, 0.05):
         timer = threading.Timer(delay, os.kill, (os.getpid(), interrupting_signal))
         with pytest.raises(KeyboardInterrupt):
-            timer.start()
-            while True:
-                if calls == "extend":
-                    stepper.extend(tokens)
-                    stepper.truncate(3)
-                else:
-                    stepper.add([RowStart(tokens)])
-                    stepper.keep([0])
+            compute(timer)
         timer.join()
         if len(stepper.lengths) > 1:  # it came after the call
             stepper.keep([0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_networks import network_in_blocks, network_of, prompts
+from engine_networks import network_in_blocks, network_of, prompts, ternary
 from tiny_tokenizers import byte_level
 
 import lmworks
@@ -78,7 +78,9 @@ def test_instruction_sets_agree() -> None:
         logits.append(stepper.logits)
     module.set_instruction_set(before)
     for other in logits[1:]:
-        np.testing.assert_allclose(other, logits[0], rtol=0, atol=2e-3 * float(np.abs(logits[0]).max()))
+        difference = np.abs(other - logits[0]) / np.abs(logits[0]).max()
+        assert difference.max() < 0.01
+        assert difference.mean() < 1e-3
 
 
 @needs_kernels
@@ -92,9 +94,9 @@ def test_embeddings_may_be_ternary_too(instruction_set: str) -> None:
     engine = weights_of(network)
     engine.set_matrix(-1, "embed_tokens", BLOCK_KINDS["TQ2_0"], storage.blocks.reshape(-1).numpy(), None)
     network.embed_tokens.weight.copy_(expected)
-    ours, theirs = NativeStepper(engine.engine, 97, 96), TorchStepper(network)
+    ours, theirs, starts = NativeStepper(engine.engine, 97, 96), TorchStepper(network), prompts((1, 40))
     for stepper in (ours, theirs):
-        stepper.prefill(prompts((1, 40)))
+        stepper.prefill(starts)
     difference = np.abs(ours.logits - theirs.logits.numpy())
     assert 0 < difference.max() < 0.02 * float(theirs.logits.abs().max())
 
@@ -128,18 +130,21 @@ def test_a_file_is_computed_from_its_blocks(to: str, theirs: Any, tmp_path: Path
     model = theirs("llama", vocab_size=byte_level().vocab_size, hidden_size=256, intermediate_size=320)
     model.save_pretrained(tmp_path / "folder")
     byte_level().save(tmp_path / "folder")
-    written = export_gguf(lmworks.load(tmp_path / "folder"), tmp_path / "m.gguf", to)
+    dense = lmworks.load(tmp_path / "folder")
+    for _, module in named_linears(dense.network):
+        module.weight.data = ternary(module.weight.data)
+    written = export_gguf(dense, tmp_path / "m.gguf", to)
     assert any("2 matrices stay in float16: rows of 320" in note for note in written.notes)
     native = lmworks.load(tmp_path / "m.gguf", storage="stored").prepare("float32")
     assert native.engine_fault == ""
     assert native.engine_weights is not None
     config = native.config
-    ternary, dense = 2 * (4 * 256 * 256 + 2 * 320 * 256), 2 * 256 * 320
+    in_blocks, in_float16 = 2 * (4 * 256 * 256 + 2 * 320 * 256), 2 * 256 * 320
     tables = 2 * -(-config.vocab_size // 16) * 16 * 256
-    assert native.engine_weights.engine.sizes()[0] == ternary * BITS / 8 + dense * 2 + tables * 34 / 32
+    assert native.engine_weights.engine.sizes()[0] == in_blocks * BITS / 8 + in_float16 * 2 + tables * 34 / 32
     ours, plain = native.stepper(), lmworks.load(tmp_path / "m.gguf").stepper()
     starts = prompts((3, 40))
     for stepper in (ours, plain):
         stepper.prefill(starts)
-    difference = np.abs(ours.logits - plain.logits.numpy())
-    assert 0 < difference.max() < 0.02 * float(plain.logits.abs().max())
+    difference = np.abs(ours.logits - plain.logits.numpy())  # with 8 bits this model differs as much
+    assert 0 < difference.max() < 0.08 * float(plain.logits.abs().max())

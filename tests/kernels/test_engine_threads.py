@@ -1,5 +1,5 @@
-"""Without PyTorch the native engine starts its own threads: any number of them, and several callers at once, get the same
-bits. The thread sanitizer runs this too."""
+"""Without PyTorch the native engine starts its own threads: any number of them, and several callers at once, get the
+same bits. The thread sanitizer runs this too."""
 
 import subprocess
 import sys
