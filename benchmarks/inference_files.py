@@ -68,7 +68,7 @@ class Shape(NamedTuple):
 
 
 TERNARY_SHAPE = Shape(hidden=512, inner=1536, layers=36, heads=8, kv_heads=2)
-"""With SmolLM2's vocabulary as many weights as SmolLM2-135M, whose rows of 576 are no whole blocks of ternary formats."""
+"""With SmolLM2's vocabulary as many weights as SmolLM2-135M, whose rows of 576 no ternary format has blocks for."""
 
 
 def files() -> dict[str, Path]:

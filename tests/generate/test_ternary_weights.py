@@ -142,9 +142,11 @@ def test_a_file_is_computed_from_its_blocks(to: str, theirs: Any, tmp_path: Path
     in_blocks, in_float16 = 2 * (4 * 256 * 256 + 2 * 320 * 256), 2 * 256 * 320
     tables = 2 * -(-config.vocab_size // 16) * 16 * 256
     assert native.engine_weights.engine.sizes()[0] == in_blocks * BITS / 8 + in_float16 * 2 + tables * 34 / 32
+    torch.manual_seed(0)
     ours, plain = native.stepper(), lmworks.load(tmp_path / "m.gguf").stepper()
     starts = prompts((3, 40))
     for stepper in (ours, plain):
         stepper.prefill(starts)
-    difference = np.abs(ours.logits - plain.logits.numpy())  # with 8 bits this model differs as much
-    assert 0 < difference.max() < 0.08 * float(plain.logits.abs().max())
+    expected = plain.logits.numpy()
+    difference = np.linalg.norm(ours.logits - expected)
+    assert 0 < difference < 0.1 * np.linalg.norm(expected)  # rounded inputs: with 8 bits this model differs as much

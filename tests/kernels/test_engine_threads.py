@@ -16,7 +16,7 @@ from lmworks.kernels.native_module import native_module
 
 kernels = native_module()
 assert "torch" not in sys.modules
-V, E, F, P, L, H, K, D = 50, 256, 512, 80, 2, 4, 2, 64
+V, E, F, P, L, H, K, D = 80, 256, 512, 130, 2, 4, 2, 64
 draw = np.random.default_rng(0)
 engine = kernels.Engine({
     "vocab_size": V, "hidden_size": E, "intermediate_size": F, "heads": H, "kv_heads": K, "head_size": D,
@@ -43,7 +43,7 @@ engine.finish()
 def logits(cache):
     sequence = engine.add_sequence(1, cache=cache)
     parts = []
-    for tokens in ([3, 7, 1], [5], list(range(40)), [9], [11]):
+    for tokens in ([3, 7, 1], [5], list(range(40)), list(range(70)), [9], [11]):
         out = np.empty((len(tokens), V), np.float32)
         numbers, wanted = np.full(len(tokens), sequence), np.ones(len(tokens), np.int64)
         engine.step(numbers, np.array(tokens), wanted, out)

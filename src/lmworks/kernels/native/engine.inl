@@ -101,7 +101,8 @@ private:
     // block_for(). Of one vector each thread makes its own copy.
     template <class In>
     Vectors prepare(const EngineNorm& before, Size count, Size size, Size block, float scale, In in) {
-        const bool alone = count == 1, in_tiles = block > 0 && count >= FEWEST_TILE_VECTORS && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
+        const bool alone = count == 1;
+        const bool in_tiles = block > 0 && count >= fewest_tile_vectors(block) && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
         StepBuffers::Rows& rows = alone ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
         const Size blocks = size / QUANT_BLOCK, wide_blocks = size / TERNARY_BLOCK;
         const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
