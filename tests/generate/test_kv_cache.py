@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_networks import GEMMA, network_of, prompts
+from test_native_stepper import GEMMA, instruction_set, network_of, prompts  # noqa: F401 (a fixture)
 from tiny_model import save_tiny
 
 import lmworks
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kerne
 
 @pytest.mark.parametrize("changes", [{}, GEMMA], ids=["llama", "gemma"])
 @pytest.mark.parametrize(("kv_cache", "bound"), [("float16", 2e-3), ("int8", 0.03)])
-def test_logits_are_near_those_with_float32(changes: dict, kv_cache: str, bound: float, instruction_set: str) -> None:
+@pytest.mark.usefixtures("instruction_set")
+def test_logits_are_near_those_with_float32(changes: dict, kv_cache: str, bound: float) -> None:
     network, starts = network_of(**changes), prompts()
     exact, rounded = native_stepper(network), native_stepper(network, kv_cache=kv_cache)
     for stepper in (exact, rounded):
@@ -35,7 +36,8 @@ def test_logits_are_near_those_with_float32(changes: dict, kv_cache: str, bound:
     assert 0 < difference < bound * np.abs(exact.logits).max()
 
 
-def test_rows_and_tokens_at_once_get_the_bits_of_each_alone(instruction_set: str) -> None:
+@pytest.mark.usefixtures("instruction_set")
+def test_rows_and_tokens_at_once_get_the_bits_of_each_alone() -> None:
     network, starts, tokens = network_of(head_dim=20), prompts((5, 33)), list(range(20))
     together, once, singly = (native_stepper(network, kv_cache="int8") for _ in range(3))
     together.prefill(starts)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_networks import network_of
+from test_native_stepper import network_of
 
 from lmworks.generate.decode import decode
 from lmworks.generate.native_stepper import NativeStepper

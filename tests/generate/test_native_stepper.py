@@ -7,15 +7,101 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from engine_networks import BLOCKS, GEMMA, GPT2, ODD, network_in_blocks, network_of, prompts
 
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import native_stepper, unsupported, weights_of
+from lmworks.generate.native_weights import BLOCK_KINDS, native_stepper, unsupported, weights_of
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.native_module import native_module
+from lmworks.model.config import ModelConfig
+from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import store
+from lmworks.model.surgery import named_linears
+from lmworks.model.ternary_blocks import TERNARY
+from lmworks.model.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
+
+BASE = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 96,
+}
+GPT2 = {
+    "norm": "layer",
+    "positions": "learned",
+    "gated": False,
+    "activation": "gelu",
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "num_key_value_heads": 4,
+}
+GEMMA = {
+    "norm": "rms_offset",
+    "norm_position": "both",
+    "attention_softcap": 20.0,
+    "logit_softcap": 10.0,
+    "sliding_window": 8,
+    "layer_kinds": ("sliding_attention", "full_attention", "sliding_attention"),
+    "rope_local_theta": 1000.0,
+    "embedding_scale": 8.0,
+    "qk_norm": True,
+    "activation": "gelu_tanh",
+    "head_dim": 24,
+    "attention_scale": 0.1,
+}
+ODD = {"tie_word_embeddings": False, "rotary_fraction": 0.5, "head_bias": True, "hidden_size": 72, "head_dim": 20}
+BLOCKS = [*BLOCK_KINDS, "TQ1_0"]
+WHOLE_BLOCKS = {"hidden_size": 256, "intermediate_size": 512}  # of 256 columns, as ternary formats have
+PROMPTS = (5, 70, 1, 33)
+
+
+def network_of(spread: float = 0.3, **changes) -> Transformer:
+    torch.manual_seed(0)
+    network = Transformer(ModelConfig.model_validate({**BASE, **changes})).eval().requires_grad_(False)
+    for weight in network.parameters():
+        weight += torch.randn_like(weight) * (spread if weight.ndim > 1 else 0.1)
+    return network
+
+
+def store_in_blocks(network: Transformer, kind: str) -> None:
+    quants = pytest.importorskip("gguf.quants")
+    from gguf.constants import GGMLQuantizationType
+
+    for name, linear in list(named_linears(network)):
+        weight = ternary(linear.weight) if kind in TERNARY else linear.weight
+        blocks = quants.quantize(weight.numpy(), GGMLQuantizationType[kind])
+        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+
+
+def network_in_blocks(kind: str) -> Transformer:
+    network = network_of(spread=0.1, **(WHOLE_BLOCKS if kind in TERNARY else {}))
+    store_in_blocks(network, kind)
+    return network
+
+
+def ternary(weight: torch.Tensor) -> torch.Tensor:
+    """-1, 0 and 1 times the mean magnitude, as training makes them; rounded from others, nearly all would be zero."""
+    scale = weight.abs().mean()
+    return (weight / scale).round().clamp(-1, 1) * scale
+
+
+def prompts(lengths=PROMPTS) -> list[RowStart]:
+    return [RowStart(torch.randint(0, 97, (length,)).tolist()) for length in lengths]
+
+
+@pytest.fixture(params=native_module().instruction_sets() if native_module() else [])
+def instruction_set(request):
+    module = native_module()
+    before = module.instruction_set()
+    module.set_instruction_set(request.param)
+    yield request.param
+    module.set_instruction_set(before)
 
 
 @pytest.mark.parametrize("changes", [{}, GPT2, GEMMA, ODD], ids=["llama", "gpt2", "gemma", "odd"])

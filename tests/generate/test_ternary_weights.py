@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_networks import network_in_blocks, network_of, prompts, ternary
+from test_native_stepper import instruction_set, network_in_blocks, network_of, prompts, ternary  # noqa: F401 (a fixture)
 from tiny_tokenizers import byte_level
 
 import lmworks
@@ -56,7 +56,8 @@ def test_what_is_not_ternary_is_refused() -> None:
 
 
 @needs_kernels
-def test_both_formats_give_the_same_bits(instruction_set: str) -> None:
+@pytest.mark.usefixtures("instruction_set")
+def test_both_formats_give_the_same_bits() -> None:
     steppers = [native_stepper(network_in_blocks(kind)) for kind in ("TQ1_0", "TQ2_0")]
     starts = prompts()
     for stepper in steppers:
@@ -84,7 +85,8 @@ def test_instruction_sets_agree() -> None:
 
 
 @needs_kernels
-def test_embeddings_may_be_ternary_too(instruction_set: str) -> None:
+@pytest.mark.usefixtures("instruction_set")
+def test_embeddings_may_be_ternary_too() -> None:
     """Their rows are read one by one; as the head they are multiplied. Scales differ from block to block."""
     network = network_of(hidden_size=512, num_hidden_layers=1, tie_word_embeddings=True)
     storage = random_blocks("TQ2_0", network.config.vocab_size, 2)
