@@ -33,6 +33,7 @@ class NativeModel(TextMethods):
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
     """
 
     engine: Any
@@ -44,6 +45,7 @@ class NativeModel(TextMethods):
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
     few_shot: FewShotPrompt | None = None
+    kv_cache: str | None = None
 
     @property
     def architecture(self) -> str:
@@ -68,7 +70,8 @@ class NativeModel(TextMethods):
 
     def stepper(self) -> NativeStepper:
         """See :class:`TextMethods`; several steppers share the weights."""
-        return NativeStepper(self.engine, self.config.vocab_size, self.config.max_position_embeddings)
+        context = self.config.max_position_embeddings
+        return NativeStepper(self.engine, self.config.vocab_size, context, kv_cache=self.kv_cache)
 
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
