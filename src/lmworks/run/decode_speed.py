@@ -10,6 +10,7 @@ from statistics import median
 
 from lmworks.adapt import adapters
 from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
+from lmworks.base.errors import InputError
 from lmworks.base.files import human
 from lmworks.base.process_memory import memory
 from lmworks.base.processor import threads
@@ -18,6 +19,7 @@ from lmworks.generate.native_weights import BLOCK_KINDS, formats_of, unsupported
 from lmworks.generate.stepper import RowStart
 from lmworks.model.storage import BlockStorage
 from lmworks.model.stored_layers import stored_layers, weight_bytes
+from lmworks.model.ternary_blocks import TERNARY
 from lmworks.model.transformer import Transformer
 
 PROMPT_TOKENS, NEW_TOKENS = 16, 64
@@ -60,7 +62,10 @@ def measure_decoding(network: Transformer) -> DecodeSpeed:
         if (needed := _bytes_in_engine(network)) > (free := memory()[1]):
             fault = f"its weights take {human(needed)} in the native engine, and {human(free)} of memory are free"
             return DecodeSpeed(None, fault=fault)
-        weights = weights_of(network)
+        try:
+            weights = weights_of(network)
+        except InputError as error:  # blocks that the engine refuses
+            return DecodeSpeed(None, fault=error.fault)
     count = min(NEW_TOKENS, config.max_position_embeddings - PROMPT_TOKENS)
     if count < 1:
         return DecodeSpeed(None, fault=f"the context leaves no room after {PROMPT_TOKENS} tokens")
@@ -87,7 +92,7 @@ def line_of(before: DecodeSpeed, after: DecodeSpeed) -> str:
 def _bytes_in_engine(network: Transformer) -> int:
     """Bytes of all weights as the engine has them: blocks that it does not know are widened to float32."""
     storages = (layer.storage for _, layer in stored_layers(network))
-    widened = (own for own in storages if isinstance(own, BlockStorage) and own.kind not in BLOCK_KINDS)
+    widened = (own for own in storages if isinstance(own, BlockStorage) and own.kind not in (*BLOCK_KINDS, *TERNARY))
     return weight_bytes(network) + sum(4 * math.prod(own.shape) for own in widened)
 
 
