@@ -18,10 +18,15 @@ class NativeStepper:
         engine: with its weights (kernels/native/engine.cpp).
         vocab_size: V.
         context: tokens that a row may hold.
+        adapter: the name of the adapter of the rows; None: none.
+
+    Attributes:
+        adapter: the same, of rows that are added from now on; those that are there keep theirs.
     """
 
-    def __init__(self, engine: Any, vocab_size: int, context: int) -> None:
+    def __init__(self, engine: Any, vocab_size: int, context: int, adapter: str | None = None) -> None:
         self._engine, self.vocab_size, self.context = engine, vocab_size, context
+        self.adapter = adapter
         self.has_encoder = False
         self.usage = Usage()
         self._sequences: list[int] = []
@@ -49,12 +54,12 @@ class NativeStepper:
         capacities = [min(len(row) + reserve, self.context) for row in rows]
         known = shared_length(rows)
         if known:
-            first = self._engine.add_sequence(known)
+            first = self._engine.add_sequence(known, self.adapter)
             self._compute([first] * known, rows[0][:known], [])
             added = [self._engine.copy_sequence(first, known, capacity) for capacity in capacities]
             self._engine.remove_sequence(first)
         else:
-            added = [self._engine.add_sequence(capacity) for capacity in capacities]
+            added = [self._engine.add_sequence(capacity, self.adapter) for capacity in capacities]
         numbers, tokens, wanted = [], [], []
         for number, row in zip(added, rows, strict=True):
             numbers += [number] * (len(row) - known)

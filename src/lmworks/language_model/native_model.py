@@ -10,16 +10,18 @@ from lmworks.base.errors import InputError
 from lmworks.data.prompts import Prompt
 from lmworks.generate.native_stepper import NativeStepper
 from lmworks.generate.text import Reply
+from lmworks.language_model.adapter_names import Inputs
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.native_adapters import NativeAdapters
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
 
 
 @dataclass
-class NativeModel(TextMethods):
-    """A decoder in the native engine, with its tokenizer: it generates, chats and gives next tokens.
+class NativeModel(TextMethods, NativeAdapters):
+    """A decoder in the native engine, with its tokenizer and adapters: it generates, chats and gives next tokens.
 
     Attributes:
         engine: of the compiled module, with all weights.
@@ -29,6 +31,8 @@ class NativeModel(TextMethods):
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        family: the name of its family, by whose names an adapter's tensors are read.
+        fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
     """
 
     engine: Any
@@ -39,6 +43,10 @@ class NativeModel(TextMethods):
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
     few_shot: FewShotPrompt | None = None
+    family: str = ""
+    fingerprint: str = ""
+    _active: str | None = field(default=None, init=False, repr=False)
+    _inputs: dict[str | None, Inputs] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def architecture(self) -> str:
@@ -51,8 +59,10 @@ class NativeModel(TextMethods):
         return self.config.max_position_embeddings
 
     def stepper(self) -> NativeStepper:
-        """See :class:`TextMethods`; several steppers share the weights."""
-        return NativeStepper(self.engine, self.config.vocab_size, self.config.max_position_embeddings)
+        """See :class:`TextMethods`; several share the weights; each has the adapter in use when it is made."""
+        return NativeStepper(
+            self.engine, self.config.vocab_size, self.config.max_position_embeddings, self.active_adapter
+        )
 
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
