@@ -199,10 +199,10 @@ def test_damaged_adapters_are_refused_and_the_base_stays(base, folders, tmp_path
     assert engine_cache.open_cached(str(base)) is not None
 
 
-@pytest.mark.parametrize("kind", ["dora", "tokens", "labels"])
+@pytest.mark.parametrize("kind", ["dora", "tokens"])
 def test_adapters_of_more_than_updates_are_computed_as_before(base, kind, tmp_path):
     folder = tmp_path / kind
-    options: dict[str, Any] = {"dora": {"use_dora": True}, "tokens": {"trainable_token_indices": [5, 6]}}.get(kind, {})
+    options: dict[str, Any] = {"dora": {"use_dora": True}, "tokens": {"trainable_token_indices": [5, 6]}}[kind]
     model = lmworks.load(base)
     LoRA(LoRASettings(rank=2, **options)).apply(model.network, seed=3)
     with torch.no_grad():
@@ -210,8 +210,6 @@ def test_adapters_of_more_than_updates_are_computed_as_before(base, kind, tmp_pa
             if weight.requires_grad:
                 weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
     LoRA().save(model, folder, str(base))
-    if kind == "labels":
-        InputFormat(task="labels", kind="label", labels=("no", "yes")).save(folder)
     assert opened(base, folder) is None
     assert engine_cache.base_to_store(str(folder)) is None
     native = generate(folder, "--temperature", "0")
@@ -226,3 +224,15 @@ def test_switched_off_an_adapter_is_merged(folders, engines, monkeypatch):
     assert engine_cache.base_to_store(str(folders["a"])) is None
     assert generate(folders["a"]).stdout == generate(folders["a"], "--backend", "torch").stdout
     assert not engines.exists()
+
+
+def test_labels_and_likelihoods_are_those_of_torch(base, tmp_path):
+    folder = save_lora(base, tmp_path / "labels", 4, rank=2)
+    InputFormat(task="labels", kind="label", labels=("no", "yes")).save(folder)
+    model, in_torch = opened(base, folder), lmworks.load(folder)
+    texts = ["What is it?", "It is so.", "No."]
+    assert [own.label for own in model.predict(texts)] == [own.label for own in in_torch.predict(texts)]
+    for own, expected in zip(model.score(texts), in_torch.score(texts), strict=True):
+        assert own.nats == pytest.approx(expected.nats, rel=1e-4)
+    with model.adapter(None):
+        assert model.score(texts)[0].nats != pytest.approx(in_torch.score(texts)[0].nats, rel=1e-3)

@@ -75,11 +75,14 @@ class NativeStepper:
         self.usage.completion_tokens += len(tokens)
         self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
 
-    def extend(self, tokens: Sequence[int]) -> np.ndarray:
-        """Append tokens to the only row; (number of tokens, V) float32: the logits after each of them."""
+    def extend(self, tokens: Sequence[int], logits_to_keep: int | None = None) -> np.ndarray:
+        """Append tokens to the only row; (N, V) float32: the logits after the last N of them, ``logits_to_keep``, or
+        after each."""
         (number,) = self._sequences
-        self.usage.completion_tokens += len(tokens)
-        logits = self._compute([number] * len(tokens), list(tokens), list(range(len(tokens))))
+        count = len(tokens)
+        self.usage.completion_tokens += count
+        wanted = range(0 if logits_to_keep is None else count - logits_to_keep, count)
+        logits = self._compute([number] * count, list(tokens), list(wanted))
         self.logits = logits[-1:]
         return logits
 

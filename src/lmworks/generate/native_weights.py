@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,13 @@ def weights_of(network: Transformer, precision: str = "float32") -> EngineWeight
             _set_norm(engine, index, name, getattr(layer.self_attn, name), offset)
     engine.engine.finish()
     return engine
+
+
+def formats_of(weights: EngineWeights) -> list[str]:
+    """The formats of an engine's matrices, such as Q4_1 and Q8_0, the most frequent first."""
+    names = {number: str(dtype).removeprefix("torch.") for dtype, number in KINDS.items()}
+    names |= {number: name for name, number in BLOCK_KINDS.items()}
+    return [names[kind] for kind, _ in Counter(weights.kinds.values()).most_common()]
 
 
 NORMS = ("input_layernorm", "attention_output_layernorm", "post_attention_layernorm", "mlp_output_layernorm")

@@ -27,9 +27,8 @@ def check_adapter(path: Path) -> None:
         InputError: the settings cannot be read.
     """
     check_computed(path)
-    input_format = InputFormat.read(path)
-    if (path / few_shot.FILE).is_file() or (input_format is not None and input_format.labels):
-        raise NotComputed("the native engine compares no labels", str(path), WITH_TORCH)
+    if (path / few_shot.FILE).is_file():
+        raise NotComputed("it stands behind a prompt with examples", str(path), WITH_TORCH)
 
 
 class NativeAdapters(AdapterNames):

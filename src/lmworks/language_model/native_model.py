@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmworks.base.errors import InputError
-from lmworks.data.prompts import Prompt
+import numpy as np
+
+from lmworks.base.errors import InputError, as_list
+from lmworks.evaluate import native_likelihoods
+from lmworks.evaluate.prediction import Prediction
+from lmworks.evaluate.text_windows import Ids, Score, signature_of
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.text import Reply
 from lmworks.language_model.adapter_names import Inputs
 from lmworks.language_model.few_shot import FewShotPrompt
-from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.input_format import TEXTS_HINT, InputFormat, texts_of
 from lmworks.language_model.native_adapters import NativeAdapters
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.config import ModelConfig
@@ -21,13 +24,15 @@ from lmworks.text.tokenizer import Tokenizer
 
 @dataclass
 class NativeModel(TextMethods, NativeAdapters):
-    """A decoder in the native engine, with its tokenizer and adapters: it generates, chats and gives next tokens.
+    """A decoder in the native engine, with its tokenizer and adapters: it generates, chats, scores, gives next tokens,
+    labels.
 
     Attributes:
         engine: of the compiled module, with all weights.
         config: sizes and settings.
         own_tokenizer: text <-> ids, and the chat template.
         source: what the person named.
+        weight_formats: of its matrices, such as Q4_1.
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
@@ -39,6 +44,7 @@ class NativeModel(TextMethods, NativeAdapters):
     config: ModelConfig
     own_tokenizer: Tokenizer | None
     source: str
+    weight_formats: list[str]
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
@@ -58,6 +64,17 @@ class NativeModel(TextMethods, NativeAdapters):
         """See :class:`TextMethods`."""
         return self.config.max_position_embeddings
 
+    @property
+    def signature(self) -> str:
+        """See :class:`TextMethods`."""
+        return signature_of("native", self.weight_formats)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that a run taught it to write, in order; empty without any."""
+        form = self.input_format
+        return list(form.labels) if form is not None and form.kind == "label" else []
+
     def stepper(self) -> NativeStepper:
         """See :class:`TextMethods`; several share the weights; each has the adapter in use when it is made."""
         return NativeStepper(
@@ -67,5 +84,23 @@ class NativeModel(TextMethods, NativeAdapters):
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
 
-    def _choose_labels(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        raise InputError("the native engine compares no labels", self.source, "--backend torch")
+    def score(self, texts: str | Sequence[str]) -> list[Score]:
+        """See :class:`TextMethods`."""
+        scores = native_likelihoods.score_texts(self.stepper(), self.tokenizer, texts_of(texts))
+        return [replace(score, signature=self.signature) for score in scores]
+
+    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+        """See :class:`TextMethods`."""
+        return native_likelihoods.choice_likelihoods(self.stepper(), prompts, choices)
+
+    def predict(self, texts: Sequence[Any]) -> list[Prediction]:
+        """The likeliest label of each text, as LanguageModel.predict.
+
+        Raises:
+            InputError: no run taught it labels, or an input cannot be read.
+        """
+        listed, form = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT), self.input_format
+        if form is None or form.kind != "label":
+            hint = f"train one: lmworks tune {self.source} FILE, with texts and labels"
+            raise InputError("the model has no head that classifies texts", self.source, hint)
+        return self._label_texts(listed, form)
