@@ -38,6 +38,7 @@ test: $(VENV)/test
 
 test-all: $(VENV)/test
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
+	$(MAKE) sanitize
 
 lint: $(VENV)/lint
 	$(BIN)/ruff format --check src tests benchmarks

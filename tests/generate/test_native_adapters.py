@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_native_stepper import BASE, GEMMA, GPT2, ODD, instruction_set, network_of, prompts, store_in_blocks
+from test_native_stepper import BASE, BLOCKS, GEMMA, GPT2, ODD, instruction_set, network_in_blocks, network_of, prompts
 
 from lmworks.adapt import adapters
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.generate.decode import decode
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import BLOCK_KINDS, native_stepper, weights_of
+from lmworks.generate.native_weights import native_stepper, weights_of
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.stepper import RowStart, Stepper
 from lmworks.generate.torch_stepper import TorchStepper
@@ -63,7 +63,7 @@ def with_adapters(base: Transformer, precision: str = "float32") -> tuple[Any, d
 
 
 def stepper_of(engine: Any, adapter: str | None = None) -> NativeStepper:
-    return NativeStepper(engine, VOCABULARY, CONTEXT, adapter)
+    return NativeStepper(engine, VOCABULARY, CONTEXT, adapter=adapter)
 
 
 def together(engine: Any, starts: list[RowStart]) -> NativeStepper:
@@ -106,12 +106,10 @@ def test_logits_are_those_of_the_network_with_the_adapter_of_the_row(changes, in
     assert change > 0.02
 
 
-@pytest.mark.parametrize("kind", list(BLOCK_KINDS))
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_quantized_bases_have_adapters(kind, instruction_set):
     """The base rounds the input of each product to 8 bits, and so does the adapter, of which one factor has 8 bits."""
-    base = network_of(spread=0.1)
-    store_in_blocks(base, kind)
-    worst, change = largest_difference(*with_adapters(base))
+    worst, change = largest_difference(*with_adapters(network_in_blocks(kind)))
     assert worst < 0.03
     assert change > 0.1
 
@@ -122,12 +120,10 @@ def test_bases_in_bfloat16_have_adapters_in_bfloat16():
     assert change > 0.1
 
 
-@pytest.mark.parametrize("kind", [None, *BLOCK_KINDS])
+@pytest.mark.parametrize("kind", [None, *BLOCKS])
 def test_a_row_gets_the_bits_that_it_gets_alone(kind, instruction_set):
-    base, starts = network_of(spread=0.1), prompts(LENGTHS)
-    if kind is not None:
-        store_in_blocks(base, kind)
-    engine, _ = with_adapters(base)
+    starts = prompts(LENGTHS)
+    engine, _ = with_adapters(network_of(spread=0.1) if kind is None else network_in_blocks(kind))
     rows = together(engine, starts)
     rows.step([1, 2, 3, 4, 5, 6])
     for row, (name, start) in enumerate(zip(ROWS, starts, strict=True)):
@@ -238,7 +234,7 @@ def test_updates_that_do_not_fit_are_refused(fault):
     with pytest.raises(ValueError, match=said):
         engine.add_adapter("a", updates)
     with pytest.raises(ValueError, match="there is no adapter a"):
-        engine.add_sequence(4, "a")
+        engine.add_sequence(4, adapter="a")
     engine.add_adapter("a", [(0, "q_proj", *factors())])
     with pytest.raises(ValueError, match="there is an adapter a already"):
         engine.add_adapter("a", [(0, "q_proj", *factors())])
@@ -253,9 +249,7 @@ def test_a_gate_that_a_model_lacks_has_no_update():
 @pytest.mark.parametrize("size", [1e-12, 1e12])
 def test_factors_of_any_size_are_precise(size):
     """Small and large factors whose product is the same: scales in float16 do not limit them."""
-    base = network_of(spread=0.1)
-    store_in_blocks(base, "Q8_0")
-    engine, networks = with_adapters(base)
+    engine, networks = with_adapters(network_in_blocks("Q8_0"))
     scaled = [
         (layer, name, a * np.float32(size), b / np.float32(size)) for layer, name, a, b in updates_of(networks["a"])
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_native_stepper import GEMMA, GPT2, ODD, network_of, store_in_blocks
+from test_native_stepper import GEMMA, GPT2, ODD, network_in_blocks, network_of
 from tiny_tokenizers import SENTENCES, byte_level
 
 from lmworks.base.errors import InputError
@@ -60,8 +60,7 @@ def test_choices_are_as_likely_as_to_the_network(changes: dict) -> None:
 
 @pytest.mark.parametrize("kind", list(BLOCK_KINDS))
 def test_quantized_weights_give_nearly_the_same(kind: str) -> None:
-    network = network_of(spread=0.1)
-    store_in_blocks(network, kind)
+    network = network_in_blocks(kind)
     for ours, theirs in zip(*both(network), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=0.05)  # of logits of some tens
 

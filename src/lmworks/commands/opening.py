@@ -32,6 +32,15 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=["native", "torch"], help=text)
 
 
+def add_kv_cache(parser: argparse.ArgumentParser) -> None:
+    """In which precision the native engine keeps keys and values."""
+    text = (
+        "precision of the native engine's KV cache; int8 takes half the memory of float16 "
+        "(default: float16, or float32 where the weights are)"
+    )
+    parser.add_argument("--kv-cache", choices=["float16", "int8"], help=text)
+
+
 def open_model(args: argparse.Namespace) -> LanguageModel:
     """The model that the arguments name, computed by PyTorch; its notes go to standard error."""
     from lmworks.run.checkpoint_model import load
@@ -48,8 +57,14 @@ def open_writer(args: argparse.Namespace) -> LanguageModel | NativeModel:
     Raises:
         InputError: there is no such model, or the native engine is asked for and does not compute it.
     """
-    if args.backend == "torch":
-        return open_model(args)
+    model = open_model(args) if args.backend == "torch" else _open_native(args)
+    if (kv_cache := getattr(args, "kv_cache", None)) is not None:
+        _choose_kv_cache(model, kv_cache)
+    return model
+
+
+def _open_native(args: argparse.Namespace) -> LanguageModel | NativeModel:
+    """The model from the cache of packed weights; where it is not there, it is packed."""
     from lmworks.language_model import engine_cache
 
     head = getattr(args, "head", None)
@@ -78,6 +93,17 @@ def _open_beside_base(args: argparse.Namespace) -> NativeModel | None:
         return None
     _print_notes(engine_cache.store(model))
     return engine_cache.open_cached(args.model, args.base)
+
+
+def _choose_kv_cache(model: LanguageModel | NativeModel, kv_cache: str) -> None:
+    """Have the native engine keep keys and values in a precision."""
+    from lmworks.base.errors import InputError
+    from lmworks.language_model.native_model import NativeModel
+
+    if not isinstance(model, NativeModel) and getattr(model, "engine_weights", None) is None:
+        fault = "the precision of the KV cache is chosen for the native engine, which does not compute this model"
+        raise InputError(fault, f"--kv-cache {kv_cache}", "leave it out")
+    model.kv_cache = kv_cache
 
 
 def open_classifier(args: argparse.Namespace) -> Any:

@@ -193,8 +193,9 @@ def _open(folder: Path, source: str) -> NativeModel:
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(f"cannot be read ({error})", str(folder / MODEL), "delete it") from error
     engine = open_engine(folder / WEIGHTS)
-    form = InputFormat.read(folder)
-    return NativeModel(engine, config, tokenizer, source, formats, generation, notes, form, None, family, fingerprint)
+    model = NativeModel(engine, config, tokenizer, source, formats, generation, notes, InputFormat.read(folder))
+    model.family, model.fingerprint = family, fingerprint
+    return model
 
 
 def _write(folder: Path, model: LanguageModel, path: Path) -> None:

@@ -63,6 +63,7 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         input_format: how inputs looked in the run that trained it; None where no run is known.
         pooling: how a sentence encoder makes one vector of a text's states; None of other models.
         few_shot: what stands before its inputs, where a run of method prompting chose it.
+        kv_cache: the precision of keys and values in the native engine: "float16", "int8"; None: as the weights are.
         engine_weights: the native engine with its weights, once :meth:`prepare` has filled it.
         engine_fault: why the engine does not compute the prepared network, as a phrase; empty if it does.
     """
@@ -78,6 +79,7 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
     input_format: InputFormat | None = None
     pooling: SentencePooling | None = None
     few_shot: FewShotPrompt | None = None
+    kv_cache: str | None = None
     _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
     engine_weights: EngineWeights | None = field(default=None, init=False, repr=False)
     engine_fault: str = field(default="", init=False, repr=False)
@@ -109,7 +111,8 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         """A stepper over the native engine, once :meth:`prepare` has filled it."""
         if self.engine_weights is None:
             return None
-        return NativeStepper(self.engine_weights.engine, self.config.vocab_size, self.config.max_position_embeddings)
+        engine, context = self.engine_weights.engine, self.config.max_position_embeddings
+        return NativeStepper(engine, self.config.vocab_size, context, kv_cache=self.kv_cache)
 
     @property
     def weight_formats(self) -> list[str]:

@@ -36,6 +36,7 @@ class NativeModel(TextMethods, NativeAdapters):
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
         family: the name of its family, by whose names an adapter's tensors are read.
         fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
     """
@@ -49,6 +50,7 @@ class NativeModel(TextMethods, NativeAdapters):
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
     few_shot: FewShotPrompt | None = None
+    kv_cache: str | None = None
     family: str = ""
     fingerprint: str = ""
     _active: str | None = field(default=None, init=False, repr=False)
@@ -77,9 +79,8 @@ class NativeModel(TextMethods, NativeAdapters):
 
     def stepper(self) -> NativeStepper:
         """See :class:`TextMethods`; several share the weights; each has the adapter in use when it is made."""
-        return NativeStepper(
-            self.engine, self.config.vocab_size, self.config.max_position_embeddings, self.active_adapter
-        )
+        context, adapter = self.config.max_position_embeddings, self.active_adapter
+        return NativeStepper(self.engine, self.config.vocab_size, context, kv_cache=self.kv_cache, adapter=adapter)
 
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""

@@ -43,7 +43,7 @@ public:
         const WeightMatrix& b = update_of(*own, layer, linear).b;
         if (!b.exists()) return;
         const std::uint8_t* group = b.data + row / GROUP * b.group_bytes();
-        const Vectors x{low(linear, token), nullptr, nullptr, nullptr, nullptr, b.columns};
+        const Vectors x{low(linear, token), nullptr, nullptr, nullptr, nullptr, nullptr, b.columns};
         Lanes y;
         if (b.kind == F32_WEIGHTS) multiply_dense<float, 1>(reinterpret_cast<const float*>(group), x, &y);
         else multiply_dense<Bf16, 1>(reinterpret_cast<const Bf16*>(group), x, &y);
