@@ -158,6 +158,19 @@ def test_rows_keep_their_adapters_when_they_move_and_are_copied():
     assert (moved.logits[2] == straight.logits[2]).all()
 
 
+def test_rows_of_adapters_have_a_cache_in_int8():
+    engine, _ = with_adapters(network_of(spread=0.1))
+    starts = prompts((40,))
+    exact, rounded = stepper_of(engine, "a"), NativeStepper(engine, VOCABULARY, CONTEXT, kv_cache="int8", adapter="a")
+    for stepper in (exact, rounded):
+        stepper.prefill(starts)
+        stepper.keep([0, 0])  # copies have both, the precision and the adapter
+        stepper.step([1, 2])
+    difference = np.abs(exact.logits - rounded.logits).max(1)
+    assert (difference > 0).all()
+    assert (difference < 0.03 * np.abs(exact.logits).max()).all()
+
+
 def test_what_a_beginning_shares_is_read_once_with_the_adapter():
     engine, _ = with_adapters(network_of())
     beginning = torch.randint(0, 97, (20,)).tolist()

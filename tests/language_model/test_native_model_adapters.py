@@ -150,7 +150,9 @@ def test_a_base_that_has_moved_is_named(base, folders, tmp_path):
 
 
 def test_an_adapter_of_other_weights_is_noted_as_by_torch(base, tmp_path):
-    other = save_lora(save_tiny(tmp_path / "other", seed=7), tmp_path / "adapter", 1, rank=2)
+    changed = lmworks.load(base)
+    changed.network.layers[0].mlp.up_proj.weight.data.mul_(2)
+    other = save_lora(changed.save(tmp_path / "other"), tmp_path / "adapter", 1, rank=2)
     (other / "lmworks_base.json").write_text(
         json.dumps(json.loads((other / "lmworks_base.json").read_text()) | {"base": str(base), "base_from_here": None})
     )
@@ -163,9 +165,22 @@ def test_an_adapter_of_other_weights_is_noted_as_by_torch(base, tmp_path):
     assert in_torch.notes == [note]
 
 
+def test_an_adapter_of_another_model_is_refused_as_by_torch(base, tmp_path):
+    adapter = save_lora(save_tiny(tmp_path / "other", seed=7), tmp_path / "adapter", 1, rank=2)
+    for model in (opened(base), lmworks.load(base)):
+        with pytest.raises(InputError, match="made for another model") as caught:
+            model.add_adapter("other", adapter)
+        assert str(tmp_path / "other") in caught.value.fault
+        assert (model.adapters, model.notes) == ([], [])
+    with pytest.raises(InputError, match="made for another model"):
+        engine_cache.open_cached(str(adapter), str(base))
+    assert engine_cache.open_cached(str(base)) is not None  # the base stays in the cache
+
+
 def test_an_adapter_of_another_shape_is_refused_as_by_torch(base, tmp_path):
     wider = save_tiny(tmp_path / "wider", intermediate_size=64)
     adapter = save_lora(wider, tmp_path / "adapter", 1, rank=2, target_modules="up_proj")
+    (adapter / "lmworks_base.json").unlink()  # as PEFT writes it
     for model in (opened(base), lmworks.load(base)):
         with pytest.raises(InputError, match=r"is \(64, 32\), the model's \(48, 32\)") as caught:
             model.add_adapter("wide", adapter)
@@ -173,7 +188,6 @@ def test_an_adapter_of_another_shape_is_refused_as_by_torch(base, tmp_path):
         assert model.adapters == []
     with pytest.raises(InputError, match="the model's"):
         engine_cache.open_cached(str(adapter), str(base))
-    assert engine_cache.open_cached(str(base)) is not None  # the base stays in the cache
 
 
 def test_damaged_adapters_are_refused_and_the_base_stays(base, folders, tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lmworks.adapt import peft_files
 from lmworks.base.errors import InputError
@@ -16,6 +19,7 @@ from lmworks.model.quant_types import QUANT_TYPES, QuantType
 BASE_FILE = "lmworks_base.json"  # a file of its own: peft refuses unknown keys in its two files
 DEFAULT = "default"
 """The name of the adapter that a model was opened with, as in PEFT."""
+ALIKE = 0.5  # cosine between weights: nearly 1 after rounding and further training, nearly 0 of different models
 
 
 def is_adapter(folder: Path) -> bool:
@@ -87,6 +91,35 @@ def base_quant_type(folder: Path) -> QuantType | None:
         return quant_type
     fault = f"base_quant_type is {quant_type!r}"
     raise InputError(fault, str(folder / BASE_FILE), f"one of {', '.join(QUANT_TYPES)}; or save the adapter again")
+
+
+def check_base(folder: Path, sample: Sequence[float]) -> None:
+    """Refuse an adapter that was made for another model, as far as the adapter's record says.
+
+    The same model in another quantization, or trained further, is another base with alike weights: of that
+    :func:`base_notes` says a word.
+
+    Args:
+        folder: the adapter's.
+        sample: of the base's weights (adapters.weight_sample).
+
+    Raises:
+        InputError: the weights are not alike, or what is recorded of them is no list of numbers.
+    """
+    record = record_in(folder)
+    try:
+        recorded = np.array(record.get("base_sample", []), np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        fault = "base_sample is no list of numbers"
+        raise InputError(fault, str(folder / BASE_FILE), "save the adapter again, or leave base_sample out") from error
+    own = np.array(sample, np.float64)
+    if recorded.shape != own.shape:  # what has other shapes is refused by those
+        return
+    if recorded @ own < ALIKE * np.linalg.norm(recorded) * np.linalg.norm(own):
+        named = record.get("base") or "unnamed"
+        fault = f"the adapter was made for another model ({named}): this base has other weights"
+        hint = "load it onto the model that it was made for: --base FOLDER (in Python base=...)"
+        raise InputError(fault, str(folder), hint)
 
 
 def base_notes(folder: Path, fingerprint: str) -> list[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from lmworks.adapt import adapter_base, peft_files
 from lmworks.adapt.adapter_base import BASE_FILE
-from lmworks.adapt.adapters import fingerprint
+from lmworks.adapt.adapters import fingerprint, weight_sample
 from lmworks.adapt.head_weights import load_head, saved_head
 from lmworks.adapt.peft_files import PeftFiles
 from lmworks.base.files import atomic_write
@@ -73,6 +73,7 @@ def write_base(network: Transformer, folder: Path, base_source: str, **described
         **described: further entries.
     """
     record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network), **described}
+    record["base_sample"] = weight_sample(network)
     if (quant_type := quantization_of(network)) is not None:
         record["base_quant_type"] = quant_type
     if base_source and Path(base_source).exists():
@@ -92,8 +93,9 @@ def read(network: Transformer, folder: Path, family: Family) -> PeftFiles:
         Its files, without the head.
 
     Raises:
-        InputError: the files are damaged, or the head is none of this family.
+        InputError: the files are damaged, the head is none of this family, or the adapter was made for another model.
     """
+    adapter_base.check_base(folder, weight_sample(network))
     files = PeftFiles(peft_files.read_config(folder), peft_files.read_tensors(folder), folder)
     of_head = load_head(network, family, files, adapter_base.record_in(folder).get("head"))
     return replace(files, tensors={name: tensor for name, tensor in files.tensors.items() if name not in of_head})

@@ -189,17 +189,17 @@ def _open(folder: Path, source: str) -> NativeModel:
         tokenizer.end_ids |= set(values["end_ids"])
         tokenizer.rows = values["rows"]
         generation, notes, formats = values["generation"], list(values["notes"]), list(values["weight_formats"])
-        family, fingerprint = str(values["family"]), str(values["fingerprint"])
+        family, fingerprint, sample = str(values["family"]), str(values["fingerprint"]), list(values["weight_sample"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(f"cannot be read ({error})", str(folder / MODEL), "delete it") from error
     engine = open_engine(folder / WEIGHTS)
     model = NativeModel(engine, config, tokenizer, source, formats, generation, notes, InputFormat.read(folder))
-    model.family, model.fingerprint = family, fingerprint
+    model.family, model.fingerprint, model.weight_sample = family, fingerprint, sample
     return model
 
 
 def _write(folder: Path, model: LanguageModel, path: Path) -> None:
-    from lmworks.adapt.adapters import fingerprint
+    from lmworks.adapt.adapters import fingerprint, weight_sample
 
     tokenizer = model.tokenizer
     tokenizer.save(folder)
@@ -215,6 +215,7 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
         "rows": tokenizer.rows,
         "family": model.family.name,
         "fingerprint": fingerprint(model.network),
+        "weight_sample": weight_sample(model.network),
     }
     atomic_write(folder / MODEL, json.dumps(values, ensure_ascii=False, indent=1))
 

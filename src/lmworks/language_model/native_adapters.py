@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lmworks.adapt.adapter_base import base_notes, is_adapter
+from lmworks.adapt.adapter_base import base_notes, check_base, is_adapter
 from lmworks.adapt.native_lora import WITH_TORCH, NotComputed, check_computed, read_updates
 from lmworks.base.errors import InputError
 from lmworks.language_model import few_shot
@@ -41,6 +41,7 @@ class NativeAdapters(AdapterNames):
     config: ModelConfig
     family: str
     fingerprint: str
+    weight_sample: list[float]
     own_tokenizer: Tokenizer | None
     input_format: InputFormat | None
     notes: list[str]
@@ -107,6 +108,7 @@ class NativeAdapters(AdapterNames):
         from lmworks.families.registry import FAMILIES
 
         check_adapter(path)
+        check_base(path, self.weight_sample)
         updates = read_updates(path, FAMILIES[self.family], self.config)
         tokenizer, notes = self._tokenizer_in(path)
         try:

@@ -39,6 +39,7 @@ class NativeModel(TextMethods, NativeAdapters):
         kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
         family: the name of its family, by whose names an adapter's tensors are read.
         fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
+        weight_sample: elements of its weights, by which an adapter of another model is refused.
     """
 
     engine: Any
@@ -53,6 +54,7 @@ class NativeModel(TextMethods, NativeAdapters):
     kv_cache: str | None = None
     family: str = ""
     fingerprint: str = ""
+    weight_sample: list[float] = field(default_factory=list)
     _active: str | None = field(default=None, init=False, repr=False)
     _inputs: dict[str | None, Inputs] = field(default_factory=dict, init=False, repr=False)
 
