@@ -210,8 +210,9 @@ def test_an_adapter_of_another_model_is_refused_and_changes_nothing(tmp_path):
     _, other, _ = make_pair("llama")
     draw(other, torch.Generator().manual_seed(9))
     before = logits(other)
-    with pytest.raises(InputError, match="made for another model .the/base.") as caught:
+    with pytest.raises(InputError, match="made for another model") as caught:
         load_adapter(other, tmp_path, family)
+    assert "the/base" in caught.value.fault
     assert "--base" in caught.value.hint
     assert torch.equal(logits(other), before)
     record = tmp_path / "lmworks_base.json"
@@ -341,6 +342,7 @@ def test_the_hints_on_adapters_can_be_followed(saved):
 
 def test_another_models_adapter_is_refused(saved):
     folder, _ = saved
+    (folder / "lmworks_base.json").unlink()  # as PEFT writes it
     _, ours, family = make_pair("gpt2")
     with pytest.raises(InputError, match="no linear of a gpt2"):
         load_adapter(ours, folder, family)
