@@ -147,6 +147,7 @@ private:
             take(token, row, rows, values);
         };
         const auto [begin, end] = share(matrix.groups());
+        if (is_adapted && begin < end) adapters_.fetch_rows(layer_, linear, begin * GROUP);
         if (x.halves != nullptr && matrix.is_quantized())
             multiply_in_tiles(matrix, x.halves, count, begin, end, buffers_.tiles[static_cast<std::size_t>(thread_)].data(), take_adapted);
         else

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <stdexcept>
 
 #include "half.hpp"
@@ -82,11 +83,12 @@ WeightMatrix pack_floats(int kind, const float* x, Size rows, Size columns, Weig
     return pack(kind, bytes.data(), rows, columns, memory);
 }
 
-LowRankUpdate pack_update(const GivenUpdate& given, const WeightMatrix& matrix, WeightMemory& memory) {
+LowRankUpdate pack_update(const GivenUpdate& given, const WeightMatrix& matrix, Adapter& adapter) {
     const Size rank = given.a_rows;
     const int dense = matrix.kind == F32_WEIGHTS || matrix.kind == F16_WEIGHTS ? F32_WEIGHTS : BF16_WEIGHTS;
     if (!matrix.is_quantized())
-        return {pack_floats(dense, given.a, rank, given.a_columns, memory), pack_floats(dense, given.b, given.b_rows, rank, memory)};
+        return {pack_floats(dense, given.a, rank, given.a_columns, adapter.a_memory),
+                pack_floats(dense, given.b, given.b_rows, rank, adapter.b_memory)};
     // the largest number of each row of ``a`` becomes 1, so that scales in float16 are precise whatever the factors' sizes
     std::vector<float> a(given.a, given.a + rank * given.a_columns), b(given.b, given.b + given.b_rows * rank);
     for (Size i = 0; i < rank; ++i) {
@@ -96,7 +98,8 @@ LowRankUpdate pack_update(const GivenUpdate& given, const WeightMatrix& matrix, 
         for (Size j = 0; j < given.a_columns; ++j) row[j] /= most;
         for (Size j = 0; j < given.b_rows; ++j) b[static_cast<std::size_t>(j * rank + i)] *= most;
     }
-    return {pack_floats(U8_WEIGHTS, a.data(), rank, given.a_columns, memory), pack_floats(dense, b.data(), given.b_rows, rank, memory)};
+    return {pack_floats(U8_WEIGHTS, a.data(), rank, given.a_columns, adapter.a_memory),
+            pack_floats(dense, b.data(), given.b_rows, rank, adapter.b_memory)};
 }
 
 }  // namespace
@@ -104,13 +107,14 @@ LowRankUpdate pack_update(const GivenUpdate& given, const WeightMatrix& matrix, 
 std::unique_ptr<Adapter> make_adapter(const Decoder& decoder, const std::vector<GivenUpdate>& updates) {
     auto adapter = std::make_unique<Adapter>();
     adapter->layers.resize(decoder.layers.size());
-    for (const GivenUpdate& given : updates) {
-        const int linear = check(decoder, given);
-        const auto layer = static_cast<std::size_t>(given.layer);
-        LowRankUpdate& target = adapter->layers[layer][static_cast<std::size_t>(linear)];
-        if (target.exists()) throw std::invalid_argument("two updates of " + given.linear + " of layer " + std::to_string(given.layer));
-        target = pack_update(given, decoder.layers[layer].*(LINEARS[linear].matrix), adapter->memory);
-        adapter->rank = std::max(adapter->rank, given.a_rows);
+    std::map<std::pair<std::int64_t, int>, const GivenUpdate*> in_order;  // by layer and linear
+    for (const GivenUpdate& given : updates)
+        if (!in_order.emplace(std::pair(given.layer, check(decoder, given)), &given).second)
+            throw std::invalid_argument("two updates of " + given.linear + " of layer " + std::to_string(given.layer));
+    for (const auto& [place, given] : in_order) {
+        const auto layer = static_cast<std::size_t>(place.first), linear = static_cast<std::size_t>(place.second);
+        adapter->layers[layer][linear] = pack_update(*given, decoder.layers[layer].*(LINEARS[linear].matrix), *adapter);
+        adapter->rank = std::max(adapter->rank, given->a_rows);
     }
     return adapter;
 }

@@ -20,7 +20,7 @@ struct LowRankUpdate {
 struct Adapter {
     std::vector<std::array<LowRankUpdate, BLOCK_LINEARS>> layers;  // by BlockLinearIndex
     Size rank = 0;                                                 // the largest
-    WeightMemory memory;
+    WeightMemory a_memory, b_memory;  // layer after layer, so that what is read next follows
 };
 
 // An update as it is given: float32, row after row.

@@ -109,8 +109,8 @@ struct Vectors {
     }
 };
 
-// A group of a dense matrix times COUNT vectors.
-template <class E, int COUNT>
+// A group of a dense matrix times COUNT vectors; what follows so many bytes behind is fetched, if any.
+template <class E, int COUNT, Size AHEAD = COUNT == 1 ? WEIGHTS_AHEAD : 0>
 void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
     constexpr int CHAINS = 2;  // independent sums, as one would wait for each addition; as many for any COUNT, for the same bits
     Lanes sums[COUNT][CHAINS] = {};
@@ -119,8 +119,8 @@ void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
         for (int chain = 0; chain < CHAINS; ++chain)
             for (int part = 0; part < PARTS; ++part) {
                 const Vec weights = load(group + (column + chain) * GROUP + part * W);
-                if constexpr (COUNT == 1)
-                    __builtin_prefetch(reinterpret_cast<const char*>(group + (column + chain) * GROUP + part * W) + WEIGHTS_AHEAD);
+                if constexpr (AHEAD > 0)
+                    __builtin_prefetch(reinterpret_cast<const char*>(group + (column + chain) * GROUP + part * W) + AHEAD);
                 for (int i = 0; i < COUNT; ++i)
                     sums[i][chain].part[part] += weights * x.dense[i * x.columns + column + chain];
             }
