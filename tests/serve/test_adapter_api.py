@@ -194,6 +194,7 @@ def test_a_run_with_an_adapter_is_served_as_it_is(base, folder, expected, monkey
 def test_fifty_adapters_come_and_go(base, folder, expected):
     services: list[Any] = []
     with running({NAME: lmworks.load(base).prepare("float32")}, services, adapters=str(folder)) as url:
+
         def run(number: int) -> str:
             name, source = f"x{number}", NAMES[number % 2]
             assert load(url, name, lora_path=source)[0] == 200

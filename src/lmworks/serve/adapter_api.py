@@ -25,9 +25,7 @@ async def load_adapter(request: Request) -> Response:
             message = f"lora_name: there is a model {body.lora_name!r} already: unload it, or choose another name"
             raise ApiError(400, message, "lora_name", "invalid_value")
         with about_field("lora_name", "lora_path", "base_model_name"):
-            served = await run_in_threadpool(
-                folder.load, body.lora_name, body.lora_path or "", body.base_model_name
-            )
+            served = await run_in_threadpool(folder.load, body.lora_name, body.lora_path or "", body.base_model_name)
         service.models[served.name] = served
     return JsonResponse(described(served))
 
@@ -41,7 +39,9 @@ async def unload_adapter(request: Request) -> Response:
         served = service.models.get(body.lora_name)
         if served is None or served.parent is None:
             loaded = [other.name for other in service.models.values() if other.parent is not None]
-            message = f"lora_name: there is no adapter {body.lora_name[:80]!r}; loaded are: {', '.join(loaded) or 'none'}"
+            message = (
+                f"lora_name: there is no adapter {body.lora_name[:80]!r}; loaded are: {', '.join(loaded) or 'none'}"
+            )
             raise ApiError(404, message, "lora_name", "model_not_found")
         del service.models[served.name]
         drop(served)

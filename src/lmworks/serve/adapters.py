@@ -28,7 +28,7 @@ class AdapterFolder:
 
     Args:
         folder: of adapters, or of runs that have one as their result.
-        models: those of the server, before it has begun; onto those that the native engine computes adapters are loaded.
+        models: those of the server, before it has begun; adapters are loaded onto those that the native engine computes.
     """
 
     def __init__(self, folder: Path, models: Iterable[ServedModel]) -> None:
@@ -94,7 +94,9 @@ class AdapterFolder:
             found = _adapter_in(self._folder / path)
         if found is None:
             there = list_names(self.names()) or "none"
-            raise InputError(f"there is no adapter {path[:80]!r} in the server's folder", "lora_path", f"there: {there}")
+            raise InputError(
+                f"there is no adapter {path[:80]!r} in the server's folder", "lora_path", f"there: {there}"
+            )
         return found
 
 
