@@ -19,7 +19,7 @@ rm -f "$build"/lmworks/kernels/_native*.so
 cp "$build"/_native*.so "$build/lmworks/kernels/"
 case $kind in
     thread) library=libtsan.so what=tests/kernels/test_threads.py ;;
-    *) library=libasan.so what="tests/kernels tests/generate/test_native_stepper.py" ;;
+    *) library=libasan.so what="tests/kernels tests/generate/test_native_stepper.py tests/generate/test_native_states.py" ;;
 esac
 cd "$root"
 LD_PRELOAD="$(${CXX:-c++} -print-file-name=$library) $(${CXX:-c++} -print-file-name=libstdc++.so)" PYTHONPATH=$build \

@@ -18,6 +18,12 @@ constexpr Size QUADS = QUANT_BLOCK / 4;  // a block's columns, four at a time
 
 Size element_bytes(int kind) { return kind == F32_WEIGHTS ? 4 : 2; }
 
+// Where a number of a dense group lies, in bytes.
+Size dense_place(int kind, Size column, Size lane) {
+    const Size element = kind == BF16_WEIGHTS ? (column / 2 * GROUP + lane) * 2 + column % 2 : column * GROUP + lane;
+    return element * element_bytes(kind);
+}
+
 int format_of(int kind) { return kind == U4_WEIGHTS ? Q4_0 : kind == U4_MIN_WEIGHTS ? Q4_1 : Q8_0; }
 
 // Puts a block of one row among the numbers and the scales of its group.
@@ -37,7 +43,7 @@ void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* nu
 }  // namespace
 
 Size WeightMatrix::group_bytes() const {
-    if (!is_quantized()) return GROUP * columns * element_bytes(kind);
+    if (!is_quantized()) return GROUP * (kind == BF16_WEIGHTS ? columns + columns % 2 : columns) * element_bytes(kind);
     constexpr Size LINE = 64;
     return (columns / QUANT_BLOCK * (scale_bytes(kind) + number_bytes(kind)) + LINE - 1) / LINE * LINE;
 }
@@ -96,7 +102,7 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
         } else {
             const Size bytes = element_bytes(kind);
             for (Size column = 0; column < columns; ++column)
-                std::memcpy(out + (column * GROUP + lane) * bytes, in + column * bytes, bytes);
+                std::memcpy(out + dense_place(kind, column, lane), in + column * bytes, bytes);
         }
     }
     return matrix;
@@ -107,9 +113,8 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
     const Size lane = row % GROUP;
     const int kind = matrix.kind;
     if (!matrix.is_quantized()) {
-        const Size bytes = element_bytes(kind);
         for (Size column = 0; column < matrix.columns; ++column) {
-            const std::uint8_t* in = group + (column * GROUP + lane) * bytes;
+            const std::uint8_t* in = group + dense_place(kind, column, lane);
             out[column] = kind == F32_WEIGHTS ? load_float(in) : kind == F16_WEIGHTS ? half_to_float(in) : bf16_to_float(in);
         }
         return;
