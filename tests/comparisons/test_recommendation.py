@@ -73,3 +73,11 @@ def test_equal_zeros_recommend_nothing():
     found, state = recommended({"majority": [0.0] * 40, "lora": [0.0] * 40})
     assert found == {}
     assert any("nothing is recommended" in line for line in comparison_table.remarks(state))
+
+
+def test_a_zero_is_not_recommended_though_the_best_is_within_chance_of_it():
+    found, state = recommended({"majority": [0.0] * 20, "lora": [1.0] + [0.0] * 19, "full": [0.0] * 20})
+    assert found == {}
+    (line,) = [line for line in comparison_table.remarks(state) if "nothing is recommended" in line]
+    assert "lora (0.0500)" in line
+    assert "majority" in line
