@@ -111,9 +111,9 @@ def test_lengths_that_do_not_fit_are_cut_to_the_seconds():
     assert lengths["one"] > lengths["other"] > 0.16
 
 
-def test_only_as_many_are_left_out_as_must_be_the_dearest_first():
-    given = {"cheap": planned(5.0), "dear": planned(20.0), "short": planned(6.0, 0.1)}
-    assert set(shorten(given, 34.0)) == {"cheap", "short"}
-    assert set(shorten(given, 35.4)) == {"cheap", "dear", "short"}
-    assert shorten(given, 7.0) == pytest.approx({"cheap": 0.2})
+def test_only_as_many_are_left_out_as_must_be_the_slowest_first():
+    given = {"fast": planned(5.0), "slow": planned(20.0), "short": planned(6.0, 0.1)}
+    assert set(shorten(given, 34.0)) == {"fast", "short"}
+    assert set(shorten(given, 35.4)) == {"fast", "slow", "short"}
+    assert shorten(given, 7.0) == pytest.approx({"fast": 0.2})
     assert shorten(given, 3.0) == {}

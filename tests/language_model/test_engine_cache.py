@@ -89,6 +89,9 @@ def test_a_model_that_labels_in_words_gives_the_probabilities_of_the_network(fol
     cached = engine_cache.open_cached(str(folder))
     assert cached.labels == by_torch.labels
     assert cached.signature == prepared.signature == "backend:native|weights:float32"
+    cached.kv_cache = "int8"
+    assert cached.score("the sky")[0].signature == "backend:native|weights:float32|kv_cache:int8"
+    cached.kv_cache = None
     wanted = by_torch.predict(texts)
     for model in (prepared, cached):
         for prediction, other in zip(model.predict(texts), wanted, strict=True):

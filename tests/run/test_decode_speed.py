@@ -67,6 +67,9 @@ def test_what_is_not_measured_is_said_with_the_reason(
         "decode speed not measured: the native engine does not compute the model: "
         "its positions depend on the length of the text"
     )
+    disturbed = line_of(DecodeSpeed(10.0, 64, ("float32",)), DecodeSpeed(20.0, 64, ("Q4_0",), share=0.6))
+    assert "2.00x" in disturbed
+    assert disturbed.endswith("disturbed by other programs, which had 40% of the processor")
     tiny = lmworks.load(save_tiny(tmp_path / "narrow", context=PROMPT_TOKENS))
     assert "no room" in measure_decoding(tiny.network).fault
     monkeypatch.setattr(decode_speed, "memory", lambda: (1000, 1000))

@@ -119,7 +119,7 @@ def remarks(state: State) -> list[str]:
     parts = f"{training:,} rows to train on"
     if any(result.searches for result in state.results):
         parts += f", {validation:,} of them to choose settings by"
-    lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}; {parts}"]
+    lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}{_added(state)}; {parts}"]
     for result in state.results:
         if result.state == "left out":
             lines.append(f"{result.title} is left out: {result.reason}")
@@ -134,6 +134,12 @@ def remarks(state: State) -> list[str]:
     if reason := why_nothing(state):
         lines.append(f"nothing is recommended: {reason}")
     return [*lines, *state.notes]
+
+
+def _added(state: State) -> str:
+    """The time that contenders got who were added later, beyond the budget."""
+    more = state.planned - state.settings.budget
+    return f" and {duration(more)} for contenders that were added" if more >= 1.0 else ""
 
 
 def recommendation(state: State) -> list[str]:

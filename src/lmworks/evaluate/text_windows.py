@@ -58,14 +58,16 @@ class TextWindows:
     bytes: int
 
 
-def signature_of(backend: str, formats: Iterable[str]) -> str:
+def signature_of(backend: str, formats: Iterable[str], kv_cache: str | None = None) -> str:
     """What a score says of its computation.
 
     Args:
         backend: native, torch or counts.
         formats: of the weights, such as float32 or Q4_1.
+        kv_cache: the precision of keys and values, where somebody chose it.
     """
-    return f"backend:{backend}|weights:{'+'.join(formats)}"
+    chosen = f"|kv_cache:{kv_cache}" if kv_cache else ""
+    return f"backend:{backend}|weights:{'+'.join(formats)}{chosen}"
 
 
 def bits_per_byte(nats: float, size: int) -> float:

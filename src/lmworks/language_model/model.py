@@ -136,7 +136,9 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
     @property
     def signature(self) -> str:
         """See :class:`TextMethods`."""
-        return signature_of("torch" if self.engine_weights is None else "native", self.weight_formats)
+        if self.engine_weights is None:
+            return signature_of("torch", self.weight_formats)
+        return signature_of("native", self.weight_formats, self.kv_cache)
 
     def fill(self, text: str, top: int = 5) -> Filled:
         """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled.

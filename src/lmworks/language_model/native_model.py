@@ -60,7 +60,7 @@ class NativeModel(TextMethods):
     @property
     def signature(self) -> str:
         """See :class:`TextMethods`."""
-        return signature_of("native", self.weight_formats)
+        return signature_of("native", self.weight_formats, self.kv_cache)
 
     @property
     def labels(self) -> list[str]:
