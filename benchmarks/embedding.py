@@ -9,7 +9,6 @@ programs disturb less; the largest difference and cosine distance from sentence-
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -145,7 +144,8 @@ ARMS: dict[str, Callable[[], dict[str, float]]] = {
 def measured(rounds: int) -> dict[str, list[dict[str, float]]]:
     """The figures of all arms, which take turns."""
     arms.run_arm(__file__, ["--arm", "pack"])
-    return arms.take_turns(__file__, arms_here(), rounds)
+    variables = {"TOKENIZERS_PARALLELISM": "true"}  # on all cores, on both sides
+    return arms.take_turns(__file__, arms_here(), rounds, variables)
 
 
 def verdicts_of(rounds: Rounds) -> list[Verdict]:
@@ -169,7 +169,6 @@ def verdicts_of(rounds: Rounds) -> list[Verdict]:
 def main() -> None:
     """All arms in turn, and what is asked for."""
     options = arms.parser(__doc__ or "").parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # on all cores, on both sides
     if options.arm:
         print(json.dumps(ARMS[options.arm]()))
         return
