@@ -3,7 +3,7 @@
 It speaks HTTP over bare sockets of asyncio and parses no more than it must: it runs on the same two cores as the
 servers, and what it computes is taken from them. All servers get the same requests, in the same order.
 
-    python benchmarks/serving_client.py ADDRESS MODEL PROMPTS.json CLIENTS ...      one JSON object by number of clients
+    python benchmarks/serving_client.py ADDRESS MODEL PROMPTS.json CLIENTS      one line of JSON
 """
 
 from __future__ import annotations
@@ -141,10 +141,10 @@ async def load(
     return {"seconds": time.perf_counter() - begin, "answers": [asdict(answer) for answer in answers]}
 
 
-def levels(prompts: Sequence[str], clients: Sequence[int]) -> dict[int, range]:
+def levels(prompts: Sequence[str]) -> dict[int, range]:
     """The numbers of the prompts by number of clients: each prompt is asked once; number 0 warms up."""
     result, begin = {}, 1
-    for count in clients:
+    for count in REQUESTS:
         result[count] = range(begin, begin + REQUESTS[count])
         begin += REQUESTS[count]
     if begin > len(prompts):
@@ -152,13 +152,10 @@ def levels(prompts: Sequence[str], clients: Sequence[int]) -> dict[int, range]:
     return result
 
 
-async def measure(address: tuple[str, int], model: str, prompts: Sequence[str], clients: Sequence[int]) -> dict:
-    """What came, by number of clients."""
+async def measure(address: tuple[str, int], model: str, prompts: Sequence[str], clients: int) -> dict[str, Any]:
+    """What came to so many clients, after one request that is not counted."""
     await ask(address, model, prompts[0], 0)
-    return {
-        count: await load(address, model, prompts, count, iter(numbers))
-        for count, numbers in levels(prompts, clients).items()
-    }
+    return await load(address, model, prompts, clients, iter(levels(prompts)[clients]))
 
 
 def main() -> None:
@@ -166,7 +163,7 @@ def main() -> None:
     options.add_argument("address", help="HOST:PORT")
     options.add_argument("model")
     options.add_argument("prompts", type=Path, help="a JSON list of texts")
-    options.add_argument("clients", type=int, nargs="+", choices=list(REQUESTS))
+    options.add_argument("clients", type=int, choices=list(REQUESTS))
     given = options.parse_args()
     host, _, port = given.address.rpartition(":")
     prompts = json.loads(given.prompts.read_text(encoding="utf-8"))

@@ -141,14 +141,16 @@ def test_what_was_asked_is_judged_beside_the_best_peer_and_the_engine_alone() ->
         OURS: rounds(one=96, many=300),
         "llama.cpp server": rounds(one=80, many=90),
         "llama.cpp server, flash attention": rounds(one=70, many=110),
-        "transformers serve float32": rounds(one=20, many=20)[:1],
+        "transformers serve float32": [{"tokens_per_second_1": 20.0}],
     }
     many, one = serving_verdicts.verdicts_of(all_rounds)
     assert many.measured == pytest.approx(300 / 110)
     assert many.reached
     assert "flash attention" in many.name
     assert (one.measured, one.reached) == (pytest.approx(0.96), True)
-    assert serving_verdicts.far_behind(all_rounds, 0.5, 16) == ["transformers serve float32"]
+    assert serving_verdicts.incomplete(all_rounds) == ["transformers serve float32"]
+    assert serving_verdicts.best_speed(all_rounds, 16) == pytest.approx(110 * 0.75)
+    assert serving_verdicts.best_speed(all_rounds, 4) == 0
     lines = serving_verdicts.table(all_rounds, (1, 16))
     assert sum(line.startswith("llama.cpp server ") for line in lines) == 2
     unmeasured = serving_verdicts.verdicts_of({})
@@ -176,7 +178,7 @@ def test_a_soak_sees_lost_mixed_and_truncated_answers_and_growing_memory() -> No
 def test_each_prompt_is_asked_once_and_differs_from_the_others() -> None:
     texts = serving.prompts(1 + sum(serving_client.REQUESTS.values()))
     assert len(set(texts)) == len(texts)
-    numbers = [n for level in serving_client.levels(texts, list(serving_client.REQUESTS)).values() for n in level]
+    numbers = [n for level in serving_client.levels(texts).values() for n in level]
     assert numbers == list(range(1, len(texts)))
     with pytest.raises(SystemExit, match="prompts are needed"):
-        serving_client.levels(texts[:5], [1])
+        serving_client.levels(texts[:5])
