@@ -96,19 +96,32 @@ def chunked(*parts: bytes) -> bytes:
         (HEAD + b"\r\n" + FIRST + LAST, "a b", ""),
         (chunked(FIRST[:9], FIRST[9:] + LAST[:20], LAST[20:]) + b"0\r\n\r\n", "a b", ""),
         (HEAD + b"\r\n" + FIRST, "a b", "without a finish reason"),
-        (chunked(FIRST), "a b", "ValueError"),
-        (chunked(FIRST)[:-9], "", "IncompleteReadError"),
+        (chunked(FIRST), "a b", "the stream broke off"),
+        (chunked(FIRST)[:-9], "", "the stream broke off"),
         (HEAD + b"\r\n" + FIRST + b'data: {"error": {"message": "full"}}\n\n', "a b", "the stream says"),
         (b"HTTP/1.1 429 Too Many\r\n\r\nlater", "", "status 429: later"),
-        (b"", "", "IncompleteReadError"),
+        (b"", "", "there was no answer"),
     ],
 )
 def test_streams_are_read_to_their_end_and_broken_ones_are_seen(answer, text, fault) -> None:
     with answering(answer) as address:
-        got = asyncio.run(serving_client.ask(address, "m", "prompt", 3))
+        got = serving_client.answer_of(asyncio.run(serving_client.send(address, "m", "prompt", 3)))
     assert (got.text, got.prompt) == (text, 3)
     assert fault in got.fault
     assert bool(got.fault) == bool(fault)
+
+
+def test_pieces_have_the_time_at_which_they_were_whole() -> None:
+    async def stream() -> serving_client.Stream:
+        return serving_client.Stream(0, b"")
+
+    got = asyncio.run(stream())
+    whole = chunked(FIRST, FIRST, LAST) + b"0\r\n\r\n"
+    middle = whole.index(FIRST) + 9
+    got.parts = [(got.begin + 1.0, whole[:middle]), (got.begin + 3.0, whole[middle:-9]), (got.begin + 4.0, whole[-9:])]
+    answer = serving_client.answer_of(got)
+    assert (answer.first, answer.gaps, answer.fault) == (pytest.approx(3.0), [0.0], "")
+    assert answer.text == "a ba b"
 
 
 def level(seconds: float, *texts: str, gap: float = 0.02) -> dict[str, Any]:
