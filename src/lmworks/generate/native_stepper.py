@@ -70,6 +70,16 @@ class NativeStepper:
         self.usage.completion_tokens += len(tokens)
         self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
 
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Append one token or more to each row, all in one pass over the weights."""
+        numbers, flat, wanted = [], [], []
+        for number, row in zip(self._sequences, tokens, strict=True):
+            numbers += [number] * len(row)
+            flat += row
+            wanted.append(len(flat) - 1)
+        self.usage.completion_tokens += len(flat)
+        self.logits = self._compute(numbers, flat, wanted)
+
     def extend(self, tokens: Sequence[int]) -> np.ndarray:
         """Append tokens to the only row; (number of tokens, V) float32: the logits after each of them."""
         (number,) = self._sequences

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lmworks.base.errors import InputError
 from lmworks.generate.beam import decode_best
 from lmworks.generate.decode import Steps, Token, check_prompts, decode
+from lmworks.generate.grammar import Grammar
+from lmworks.generate.grammar_matcher import GrammarMatcher, matchers_of
 from lmworks.generate.sampling import Rules, SamplingSettings, as_array, largest, softmax
 from lmworks.generate.speculative import DraftModel, Guesser, PromptLookup, check_guesses, decode_speculatively
 from lmworks.generate.stepper import RowStart, Stepper, Usage
@@ -24,10 +26,12 @@ class Reply:
     Attributes:
         text: the new text, without the end token and the stop string.
         ids: all new ids, the end token included.
-        stop_reason: "end" (an end token), "stop" (a stop string), "length" (max_tokens), "context" (it is full).
+        stop_reason: "end" (an end token, or the end of the grammar), "stop" (a stop string), "length" (max_tokens),
+            "context" (it is full).
         usage: tokens of the prompt and of ``ids``.
         log_probabilities: log p of each of ``ids`` by the model itself, where they were asked for.
         label_probabilities: of a classifier: the probability of each label.
+        tool_calls: where tools were given, the calls of them in OpenAI's form; ``text`` is what stands before them.
     """
 
     text: str
@@ -36,6 +40,7 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     log_probabilities: list[float] | None = None
     label_probabilities: dict[str, float] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 class TextBuilder:
@@ -97,13 +102,22 @@ class ReplyBuilder:
         prompt_tokens: how many the prompt has.
         settings: of them stop and max_tokens.
         with_log_probabilities: whether tokens come with their log-probabilities.
+        grammar: the matcher of its text.
+        room: tokens that the context has left for it; None: any number.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_tokens: int, settings: SamplingSettings, with_log_probabilities: bool
+        self,
+        tokenizer: Tokenizer,
+        prompt_tokens: int,
+        settings: SamplingSettings,
+        with_log_probabilities: bool,
+        grammar: GrammarMatcher | None = None,
+        room: int | None = None,
     ) -> None:
         self._text, self._end_ids = TextBuilder(tokenizer, settings.stop), tokenizer.end_ids
-        self._prompt_tokens, self._settings = prompt_tokens, settings
+        self._prompt_tokens, self._settings, self._grammar = prompt_tokens, settings, grammar
+        self._cut: StopReason = "length" if room is None or room >= settings.max_tokens else "context"
         self._pieces: list[str] = []
         self._ids: list[int] = []
         self._log_probabilities: list[float] | None = [] if with_log_probabilities else None
@@ -131,10 +145,15 @@ class ReplyBuilder:
 
     def reply(self) -> Reply:
         """All of it, once it is finished."""
-        at_limit = len(self._ids) >= self._settings.max_tokens
-        reason: StopReason = self.stop_reason or ("length" if at_limit else "context")
         usage = Usage(self._prompt_tokens, len(self._ids))
-        return Reply("".join(self._pieces), self._ids, reason, usage, self._log_probabilities)
+        return Reply("".join(self._pieces), self._ids, self._reason(), usage, self._log_probabilities)
+
+    def _reason(self) -> StopReason:
+        if self.stop_reason is not None:
+            return self.stop_reason
+        if self._grammar is not None and self._grammar.is_finished:
+            return self._cut if self._grammar.is_shortened else "end"
+        return "length" if len(self._ids) >= self._settings.max_tokens else "context"
 
 
 class TextStream(Iterator[str]):
@@ -159,6 +178,10 @@ class TextStream(Iterator[str]):
             self.reply = self._finish()
             raise
 
+    def read_by(self, read: Callable[[Reply], Reply]) -> TextStream:
+        """The same pieces, with a reply that is read by a function, as for calls of tools."""
+        return TextStream(self._pieces, lambda: read(self._finish()))
+
 
 def stream(
     stepper: Stepper,
@@ -168,6 +191,7 @@ def stream(
     rules: Rules | None = None,
     with_log_probabilities: bool = False,
     draft: Stepper | None = None,
+    grammar: Grammar | None = None,
 ) -> TextStream:
     """Continue one prompt, or answer one source, piece by piece.
 
@@ -179,13 +203,15 @@ def stream(
         rules: what the model's publisher demands.
         with_log_probabilities: keep the log-probability of each token.
         draft: of a smaller model with the same vocabulary, which guesses tokens.
+        grammar: what the text must look like.
     """
-    builder = ReplyBuilder(tokenizer, len(prompt_ids), settings, with_log_probabilities)
+    matchers = matchers_of(grammar, tokenizer, stepper.vocab_size, 1)
+    (builder,) = _builders(stepper, tokenizer, [prompt_ids], settings, with_log_probabilities, matchers)
+    options = (settings, rules, with_log_probabilities, draft)
 
     def pieces() -> Iterator[str]:
-        for (token,) in _steps(stepper, tokenizer, [prompt_ids], settings, rules, with_log_probabilities, draft):
-            assert token is not None
-            if piece := builder.add(token):
+        for (token,) in _steps(stepper, tokenizer, [prompt_ids], *options, matchers):
+            if token is not None and (piece := builder.add(token)):
                 yield piece
             if builder.stop_reason is not None:
                 break
@@ -202,10 +228,12 @@ def complete(
     settings: SamplingSettings,
     rules: Rules | None = None,
     with_log_probabilities: bool = False,
+    grammar: Grammar | None = None,
 ) -> list[Reply]:
     """Continue many prompts, or answer many sources, at once; each gets what it would get alone."""
-    builders = [ReplyBuilder(tokenizer, len(prompt), settings, with_log_probabilities) for prompt in prompts]
-    steps = _steps(stepper, tokenizer, prompts, settings, rules, with_log_probabilities)
+    matchers = matchers_of(grammar, tokenizer, stepper.vocab_size, len(prompts))
+    builders = _builders(stepper, tokenizer, prompts, settings, with_log_probabilities, matchers)
+    steps = _steps(stepper, tokenizer, prompts, settings, rules, with_log_probabilities, None, matchers)
     step = next(steps, None)
     while step is not None:
         ended = set()
@@ -223,6 +251,23 @@ def complete(
     return [builder.reply() for builder in builders]
 
 
+def _builders(
+    stepper: Stepper,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    with_log_probabilities: bool,
+    matchers: Sequence[GrammarMatcher],
+) -> list[ReplyBuilder]:
+    """For each prompt the builder of its reply."""
+    context = None if stepper.has_encoder or settings.slide else stepper.context
+    builders = []
+    for prompt, matcher in zip(prompts, matchers or [None] * len(prompts), strict=True):
+        room = None if context is None else context - len(prompt)
+        builders.append(ReplyBuilder(tokenizer, len(prompt), settings, with_log_probabilities, matcher, room))
+    return builders
+
+
 def _steps(
     stepper: Stepper,
     tokenizer: Tokenizer,
@@ -230,7 +275,8 @@ def _steps(
     settings: SamplingSettings,
     rules: Rules | None,
     with_log_probabilities: bool,
-    draft: Stepper | None = None,
+    draft: Stepper | None,
+    matchers: Sequence[GrammarMatcher],
 ) -> Steps:
     if settings.prompt_lookup or draft is not None:
         if len(prompts) != 1:
@@ -239,11 +285,14 @@ def _steps(
         guesser: Guesser = PromptLookup(settings.prompt_lookup)
         if draft is not None:
             guesser = DraftModel(check_guesses(draft, settings))
+        grammar = matchers[0] if matchers else None
         return decode_speculatively(
-            stepper, prompts[0], settings, tokenizer.end_ids, guesser, rules, with_log_probabilities
+            stepper, prompts[0], settings, tokenizer.end_ids, guesser, rules, with_log_probabilities, grammar
         )
     if settings.num_beams == 1:
-        return decode(stepper, prompts, settings, tokenizer.end_ids, rules, with_log_probabilities)
+        return decode(stepper, prompts, settings, tokenizer.end_ids, rules, with_log_probabilities, matchers)
+    if matchers:
+        raise InputError("beam search keeps to no grammar", "num_beams", "set num_beams to 1, or leave grammar out")
     if with_log_probabilities:
         raise InputError("beam search gives no log-probabilities of tokens", "num_beams", "set num_beams to 1")
     return decode_best(stepper, prompts, settings, tokenizer.end_ids, rules)

@@ -140,7 +140,7 @@ class Tokenizer:
         Raises:
             InputError: the text has a character that UTF-8 cannot write (half of a surrogate pair).
         """
-        core = self.core if not after or special else self._core_after(after)
+        core = self.core if not after or special else self.core_after(after)
         try:
             ids = core.encode(text, add_special_tokens=special).ids
         except TypeError:
@@ -157,7 +157,7 @@ class Tokenizer:
         """The same as ``encode(text, after=...)`` one by one, on all cores."""
         result: list[list[int]] = [[] for _ in texts]
         groups: dict[int, list[int]] = {}
-        cores = [self._core_after(before) if before else self.core for before in after] if after else None
+        cores = [self.core_after(before) if before else self.core for before in after] if after else None
         for index in range(len(texts)):
             groups.setdefault(id(cores[index]) if cores else 0, []).append(index)
         for indices in groups.values():
@@ -227,19 +227,24 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> str:
         """One token as a person reads it: spaces as spaces, bytes of a split character as ``\\xe2``."""
+        if self.core.id_to_token(token_id) is None:
+            return f"<no token {token_id}>"
+        return self.token_bytes(token_id).decode("utf-8", errors="backslashreplace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token adds within a text, in UTF-8: a part of a character may be a token. Of a special token its
+        name; empty where there is no such token."""
         token = self.core.id_to_token(token_id)
         if token is None:
-            return f"<no token {token_id}>"
+            return b""
         if token in self.specials:
-            return token
+            return token.encode()
         if self._byte_level:
-            raw = bytearray()
-            for sign in token:
-                raw += _SIGN_TO_BYTE[sign].to_bytes(1, "big") if sign in _SIGN_TO_BYTE else sign.encode()
-            return raw.decode("utf-8", errors="backslashreplace")
+            signs = (bytes([_SIGN_TO_BYTE[sign]]) if sign in _SIGN_TO_BYTE else sign.encode() for sign in token)
+            return b"".join(signs)
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes([int(token[3:5], 16)]).decode("utf-8", errors="backslashreplace")
-        return token.replace("▁", " ")
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()
 
     @property
     def vocab_size(self) -> int:
@@ -295,8 +300,8 @@ class Tokenizer:
     def _byte_level(self) -> bool:
         return '"ByteLevel"' in _state(self.core.decoder)
 
-    def _core_after(self, before: str) -> tokenizers.Tokenizer:
-        """The core for a text that continues another one."""
+    def core_after(self, before: str) -> tokenizers.Tokenizer:
+        """The `tokenizers` object for a text that continues another one: it puts no space before it."""
         continuing, at_specials = self._continuing
         return self.core if at_specials and before.endswith(tuple(self.specials)) else continuing
 
