@@ -76,14 +76,12 @@ def check(text: str, schema) -> None:
 @pytest.mark.parametrize("tokenizer", [BYTES, PIECES], ids=["bytes", "pieces"])
 def test_every_text_of_a_random_model_is_valid(name, tokenizer):
     schema = SCHEMAS[name]
-    for max_tokens in (80, 200):
-        for temperature in (0.0, 1.0, 3.0):
-            options = {"max_tokens": max_tokens, "temperature": temperature}
-            replies = write(tokenizer, Grammar.json_schema(schema), ("The sky", "Who"), **options)
-            for reply in replies:
-                check(reply.text, schema)
-                assert reply.stop_reason in ("end", "length")
-                assert len(reply.ids) <= max_tokens
+    for max_tokens, temperature in ((80, 0.0), (80, 3.0), (140, 1.0)):
+        options = {"max_tokens": max_tokens, "temperature": temperature}
+        for reply in write(tokenizer, Grammar.json_schema(schema), ("The sky", "Who"), **options):
+            check(reply.text, schema)
+            assert reply.stop_reason in ("end", "length")
+            assert len(reply.ids) <= max_tokens
 
 
 names = st.sampled_from(["a", "b c", 'd"', "é", "0"])
@@ -113,7 +111,7 @@ def larger(schemas):
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(schema=st.recursive(leaves, larger, max_leaves=6), seed=st.integers(0, 99))
 def test_every_text_is_valid_by_any_schema(schema, seed):
     try:
@@ -139,8 +137,9 @@ def test_expressions_choices_and_grammars(tokenizer):
 
 
 def test_a_text_ends_within_its_limit_and_says_that_it_was_cut():
-    (reply,) = write(BYTES, Grammar.json_schema({"type": "array", "items": {"type": "string"}}), max_tokens=12)
-    check(reply.text, {"type": "array", "items": {"type": "string"}})
+    schema = {"type": "array", "items": {"type": "string", "minLength": 3}, "minItems": 1}
+    (reply,) = write(BYTES, Grammar.json_schema(schema), max_tokens=12)
+    check(reply.text, schema)
     assert reply.stop_reason == "length"
     (reply,) = write(BYTES, Grammar.json_schema({"const": "is"}), max_tokens=12)
     assert (reply.text, reply.stop_reason) == ('"is"', "end")

@@ -4,6 +4,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_tokenizers import sentencepiece
 
 from lmworks.generate.text import TextBuilder
 from lmworks.text.tokenizer import Tokenizer
@@ -52,3 +53,12 @@ def test_a_stop_string_ends_the_text_before_it(text, stop):
 @pytest.mark.parametrize(("text", "stop", "wanted"), [("one END two", ["END"], "one "), ("EN", ["END"], "EN")])
 def test_examples(text, stop, wanted):
     assert "".join(pieces_of(text, stop)) == wanted
+
+
+@pytest.mark.parametrize("text", ["é\U0001f600漢\U0001f600é", "x漢漢漢y", "\U0001f600 \U0001f600"])
+def test_characters_whose_bytes_are_tokens_of_sentencepiece_are_whole(text):
+    tokenizer = sentencepiece()
+    builder = TextBuilder(tokenizer, [])
+    pieces = [builder.add(token) for token in tokenizer.encode(text, after="x")]
+    assert "".join([*pieces, builder.finish()]) == text
+    assert "\ufffd" not in "".join(pieces)

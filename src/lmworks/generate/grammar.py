@@ -159,9 +159,10 @@ def _fault_of(schema: Any, tokenizer: Any) -> str:
 
 
 def _short(message: str) -> str:
-    """The first line of an error that says something."""
+    """An error in one line, without the pictures that llguidance and Rust's regex crate draw."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else "no reason is given"
+    reasons = [line.removeprefix("error: ") for line in lines[1:] if line.startswith("error: ")]
+    return " ".join([*lines[:1], *reasons]).rstrip(".") or "no reason is given"
 
 
 def _as_dictionary(value: Any) -> Any:

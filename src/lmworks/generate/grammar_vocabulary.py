@@ -107,7 +107,7 @@ class _ClosingTokens:
         self._brackets_first = np.array(closing, np.int64)
         self._quotes = np.array([number for number in closing if tokens[number][0] in QUOTES], np.int64)
         self._digits = np.array([n for n, token in enumerate(tokens) if len(token) == 1 and token in DIGITS], np.int64)
-        self._letter = next((number for number, token in enumerate(tokens) if token == b"e"), None)
+        self._letter = next((number for number, token in enumerate(tokens) if token == b"z"), None)
 
     def choose(self, mask: np.ndarray, before: np.ndarray | None) -> int | None:
         """The allowed token that soonest ends a text.

@@ -84,11 +84,12 @@ def innermost_fault(schema: Any, fault_of: Callable[[Any], str]) -> tuple[str, s
         seen.add(pointer)
         reference = part.get("$ref") if isinstance(part, dict) else None
         places = [f"{pointer}/{name}" for name, _ in parts(part)]
-        if isinstance(reference, str) and reference.startswith("#/"):
+        is_local = isinstance(reference, str) and reference.startswith("#")
+        if is_local and part_at(schema, reference[1:]) is not None:
             places.append(reference[1:])
         for place in places:
             inner = fault_of({**document, "$ref": HOME + quote(place, safe="/~!$&'()*+,;=:@?")})
             if inner:
                 pointer, fault, part = place, inner, part_at(schema, place)
                 break
-    return f"#{pointer}", fault
+    return f"#{pointer}", fault.replace(HOME[1:], "")

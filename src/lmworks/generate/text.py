@@ -16,6 +16,7 @@ from lmworks.generate.speculative import DraftModel, Guesser, PromptLookup, chec
 from lmworks.generate.stepper import RowStart, Stepper, Usage
 from lmworks.text.tokenizer import Tokenizer
 
+LONGEST_CHARACTER = 4  # bytes of UTF-8
 StopReason = Literal["end", "stop", "length", "context"]
 
 
@@ -71,9 +72,12 @@ class TextBuilder:
         return self._release(self._text + self._tail(), hold=False)
 
     def _tail(self) -> str:
-        """Text of the unsettled ids, decoded after two settled ones, since decoders treat a text's start apart."""
-        begin = max(0, self._settled - 2)
-        before = self._tokenizer.decode(self._ids[begin : self._settled])
+        """Text of the unsettled ids, decoded after settled ones, since decoders treat a text's start apart: two, and as
+        many as make whole characters, since SentencePiece's decoders give up all bytes around a broken one."""
+        for begin in range(max(0, self._settled - 2), max(0, self._settled - 2 - LONGEST_CHARACTER) - 1, -1):
+            before = self._tokenizer.decode(self._ids[begin : self._settled])
+            if not before.startswith("\ufffd"):
+                break
         return self._tokenizer.decode(self._ids[begin:])[len(before) :]
 
     def _release(self, text: str, hold: bool) -> str:
