@@ -162,7 +162,8 @@ def decode_speculatively(
             if place < len(guesses) and token != guesses[place]:
                 break
         stepper.truncate(len(ids) - 1)
-        guesses = [*queue, *guesser.guess([*ids, *queue])][: min(limit - 1, MOST_GUESSES)]
+        most = min(limit - 1, MOST_GUESSES)
+        guesses = queue[:most] if len(queue) >= most else [*queue, *guesser.guess([*ids, *queue])][:most]
         guesses = list(takewhile(known, guesses))
         logits = as_array(stepper.extend([ids[-1], *guesses]))
 
