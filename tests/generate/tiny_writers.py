@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tokenizers import AddedToken
 from tiny_tokenizers import byte_level, sentencepiece
+from tokenizers import AddedToken
 
 from lmworks.generate.grammar import Grammar
 from lmworks.generate.sampling import SamplingSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,10 @@ class NativeStepper:
 
     def append(self, tokens: Sequence[Sequence[int]]) -> None:
         """Append one token or more to each row, all in one pass over the weights."""
-        numbers, flat, wanted = [], [], []
-        for number, row in zip(self._sequences, tokens, strict=True):
-            numbers += [number] * len(row)
-            flat += row
-            wanted.append(len(flat) - 1)
+        numbers = [number for number, row in zip(self._sequences, tokens, strict=True) for _ in row]
+        flat = [token for row in tokens for token in row]
         self.usage.completion_tokens += len(flat)
-        self.logits = self._compute(numbers, flat, wanted)
+        self.logits = self._compute(numbers, flat, [end - 1 for end in accumulate(map(len, tokens))])
 
     def extend(self, tokens: Sequence[int]) -> np.ndarray:
         """Append tokens to the only row; (number of tokens, V) float32: the logits after each of them."""

@@ -84,8 +84,7 @@ def innermost_fault(schema: Any, fault_of: Callable[[Any], str]) -> tuple[str, s
         seen.add(pointer)
         reference = part.get("$ref") if isinstance(part, dict) else None
         places = [f"{pointer}/{name}" for name, _ in parts(part)]
-        is_local = isinstance(reference, str) and reference.startswith("#")
-        if is_local and part_at(schema, reference[1:]) is not None:
+        if isinstance(reference, str) and reference.startswith("#") and part_at(schema, reference[1:]) is not None:
             places.append(reference[1:])
         for place in places:
             inner = fault_of({**document, "$ref": HOME + quote(place, safe="/~!$&'()*+,;=:@?")})
