@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 
-import jsonschema
 import pytest
 from tiny_model import save_tiny
 
 from lmworks.commands.main import main
+
+jsonschema = pytest.importorskip("jsonschema")
+pytest.importorskip("llguidance", reason="grammars need lmworks[grammar]")
 
 SCHEMA = {
     "type": "object",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
-import jsonschema
 import numpy as np
 import pytest
 import regex
@@ -19,12 +19,14 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from lmworks.base.errors import InputError
 from lmworks.generate.grammar import Grammar
-from lmworks.generate.grammar_matcher import GrammarMatcher, matchers_of
+from lmworks.generate.grammar_matcher import CompiledGrammar, matchers_of
 from lmworks.generate.grammar_vocabulary import vocabulary_of
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.text.tokenizer import Tokenizer
+
+jsonschema = pytest.importorskip("jsonschema")
 
 PERSON = {
     "type": "object",
@@ -266,5 +268,44 @@ def test_tokens_beyond_the_embedding_and_padding_rows_are_never_chosen():
             assert max(reply.ids) < min(rows, BYTES.vocab_size)
             check(reply.text, PERSON)
     (matcher,) = matchers_of(grammar, BYTES, BYTES.vocab_size + 50, 1)
-    assert isinstance(matcher, GrammarMatcher)
     assert matcher.mask().shape == (BYTES.vocab_size + 50,)
+
+
+def test_threads_share_a_compiled_grammar_and_not_what_they_write():
+    compiled = CompiledGrammar(Grammar.json_schema(SCHEMAS["nested"]), BYTES, BYTES.vocab_size)
+
+    def text(seed: int) -> str:
+        generator, matcher = np.random.default_rng(seed), compiled.matcher()
+        ids, left = matcher.begin(200), 200
+        while not matcher.is_finished:
+            token = int(generator.choice(np.flatnonzero(matcher.mask())))
+            ids += matcher.accept(token, left - len(ids))
+        return BYTES.decode(ids)
+
+    wanted = [text(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(text, [*range(8)] * 3)) == wanted * 3
+    assert len(set(wanted)) == 8
+    for written in wanted:
+        check(written, SCHEMAS["nested"])
+
+
+def test_response_formats_of_the_api():
+    assert Grammar.response_format({"type": "text"}) is None
+    assert Grammar.response_format({"type": "json_object"}) == Grammar.json_object()
+    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+    assert Grammar.response_format(wanted) == Grammar.json_schema(PERSON)
+    faulty = {"type": "object", "properties": {"a": {"type": "strng"}}}
+    grammar = Grammar.response_format({"type": "json_schema", "json_schema": {"name": "x", "schema": faulty}})
+    with pytest.raises(InputError) as caught:
+        CompiledGrammar(grammar, BYTES, BYTES.vocab_size)
+    assert caught.value.place == "response_format.json_schema.schema: #/properties/a"
+    for wrong, place in (
+        ({"type": "json"}, "response_format.type"),
+        ({"type": "json_schema"}, "response_format.json_schema"),
+        ({"type": "json_schema", "json_schema": {"schema": "x"}}, "response_format.json_schema.schema"),
+        ("json_object", "response_format"),
+    ):
+        with pytest.raises(InputError) as caught:
+            Grammar.response_format(wrong)
+        assert caught.value.place == place

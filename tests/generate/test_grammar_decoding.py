@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import jsonschema
 import pytest
 import torch
 from tiny_writers import BYTES, network_for
@@ -19,6 +18,8 @@ from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import complete, stream
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.native_module import native_module
+
+jsonschema = pytest.importorskip("jsonschema")
 
 SCHEMA = {
     "type": "object",

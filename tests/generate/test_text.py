@@ -4,7 +4,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_tokenizers import sentencepiece
+from tiny_tokenizers import byte_level, sentencepiece
 
 from lmworks.generate.text import TextBuilder
 from lmworks.text.tokenizer import Tokenizer
@@ -62,3 +62,11 @@ def test_characters_whose_bytes_are_tokens_of_sentencepiece_are_whole(text):
     pieces = [builder.add(token) for token in tokenizer.encode(text, after="x")]
     assert "".join([*pieces, builder.finish()]) == text
     assert "\ufffd" not in "".join(pieces)
+
+
+@pytest.mark.parametrize(("keep_special", "wanted"), [(False, "a b"), (True, "a<|eot|> b")])
+def test_special_tokens_are_left_out_or_written_by_their_names(keep_special, wanted):
+    tokenizer = byte_level()
+    builder = TextBuilder(tokenizer, [], keep_special)
+    pieces = [builder.add(token) for token in tokenizer.encode("a<|eot|> b")]
+    assert "".join([*pieces, builder.finish()]) == wanted

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+
 import json
 
-import jsonschema
 import pytest
 from tiny_tokenizers import CHATML, GEMMA, byte_level
 from tiny_writers import network_for, with_special
@@ -12,12 +12,14 @@ from tiny_writers import network_for, with_special
 from lmworks.base.errors import InputError
 from lmworks.generate.grammar_vocabulary import vocabulary_of
 from lmworks.generate.sampling import SamplingSettings
-from lmworks.generate.text import complete
+from lmworks.generate.text import complete, stream
 from lmworks.generate.tool_calls import Tools
-from lmworks.generate.tool_formats import HERMES, LLAMA, MISTRAL, Call, format_of
+from lmworks.generate.tool_formats import HERMES, Call, format_of
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
+
+jsonschema = pytest.importorskip("jsonschema")
 
 WEATHER = {
     "type": "object",
@@ -62,6 +64,7 @@ TEMPLATES = {
     for name, writes in WRITES.items()
 }
 CALLS = [Call("weather", {"city": 'Graz "</tool_call>', "days": 2}), Call("now", {})]
+PROMPT = [40, 41, 42]
 
 
 def tokenizer_of(name: str) -> Tokenizer:
@@ -72,7 +75,7 @@ def tokenizer_of(name: str) -> Tokenizer:
 
 def allows(tokenizer: Tokenizer, tools: Tools, text: str) -> bool:
     """Whether a model may write a text and end there."""
-    matcher, ids = vocabulary_of(tokenizer).matcher(tools.grammar), tokenizer.encode(text)
+    matcher, ids = vocabulary_of(tokenizer).start(tools.grammar)[0], tokenizer.encode(text)
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
@@ -92,14 +95,6 @@ def test_a_mistral_template_says_whether_a_space_stands_before_the_list():
     assert format_of(TEMPLATES["mistral"].replace("CALLS] [", "CALLS][")).begin == "[TOOL_CALLS]"
 
 
-@pytest.mark.parametrize("written", [HERMES, LLAMA, MISTRAL], ids=lambda written: written.name)
-def test_calls_that_are_written_are_read_back(written):
-    calls = CALLS if written.repeats else CALLS[:1]
-    assert written.read(written.write(calls)) == ("", calls)
-    if written is not LLAMA:
-        assert written.read(f"Let me see.\n{written.write(calls)}") == ("Let me see.", calls)
-    for text in ("", "No.", '{"a": 1}', written.write(calls)[:-2], f"{written.begin}nothing"):
-        assert written.read(text) == (text, [])
 
 
 @pytest.mark.parametrize("name", [*WRITES, "generic"])
@@ -150,6 +145,59 @@ def test_a_random_model_writes_valid_calls_alone(name, choice):
         assert len({call["id"] for call in reply.tool_calls}) == len(reply.tool_calls)
 
 
+@pytest.mark.parametrize("name", [*WRITES, "generic"])
+def test_a_stream_of_a_random_model_gives_its_calls_as_they_come(name):
+    """With the choice auto the mark of a call is given, since a random model would not write it."""
+    tokenizer = tokenizer_of(name)
+    tools = Tools(tokenizer, TOOLS)
+    stepper = TorchStepper(network_for(tokenizer))
+    options = SamplingSettings(temperature=1.5, seed=1, max_tokens=200)
+    for asked in (tools, Tools(tokenizer, TOOLS, "required")):
+
+        def answer(asked=asked):
+            return asked.stream(stream(stepper, tokenizer, PROMPT, options, grammar=asked.grammar))
+
+        written = answer()
+        deltas = list(written.deltas())
+        reply = written.reply
+        assert "".join(delta.get("content", "") for delta in deltas) == reply.text
+        assert "".join(answer()) == reply.text
+        assert "tool_call" not in reply.text
+        assert "[TOOL_CALLS]" not in reply.text
+        calls = [part for delta in deltas for part in delta.get("tool_calls", ())]
+        for number, call in enumerate(reply.tool_calls or ()):
+            parts = [part["function"]["arguments"] for part in calls if part["index"] == number]
+            assert "".join(parts) == call["function"]["arguments"]
+            assert len(parts) > 1
+            assert json.loads("".join(parts)) is not None
+        assert reply.tool_calls or asked is tools
+        (whole,) = complete(stepper, tokenizer, [PROMPT], options, grammar=asked.grammar)
+        whole = asked.read(whole)
+        assert (whole.text, len(whole.tool_calls or ())) == (reply.text, len(reply.tool_calls or ()))
+
+
+def test_without_a_choice_earlier_calls_stay_and_no_tool_is_told():
+    asked = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "now", "arguments": "{}"}}]},
+        {"role": "tool", "content": "noon"},
+    ]
+    for name in ("generic", "hermes"):
+        tokenizer = tokenizer_of(name)
+        tools = Tools(tokenizer, TOOLS, "none")
+        assert (tools.grammar, tools.of_template) == (None, None)
+        text = chat.render(tokenizer, tools.messages(asked), True, tools.of_template)
+        assert "weather" not in text
+        assert '{"name": "now", "arguments": {}}' in text
+        assert tools.parser().feed("<tool_call>") == [{"content": "<tool_call>"}]
+
+
+def test_a_model_without_a_chat_template_knows_no_tools():
+    with pytest.raises(InputError, match="no chat template") as caught:
+        Tools(byte_level(), TOOLS)
+    assert caught.value.place == "tools"
+
+
 def test_a_template_without_tools_is_told_of_them_in_the_system_message():
     tokenizer = tokenizer_of("generic")
     tools = Tools(tokenizer, TOOLS)
@@ -172,7 +220,7 @@ def test_a_template_without_tools_is_told_of_them_in_the_system_message():
     assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
     assert told[0]["content"].startswith("Be brief.\n\nYou can call functions.")
     assert all(json.dumps(tool["function"]) in told[0]["content"] for tool in TOOLS)
-    assert HERMES.read(told[2]["content"]) == ("", [Call("weather", {"city": "Graz"}), Call("now", {})])
+    assert told[2]["content"] == HERMES.write([Call("weather", {"city": "Graz"}), Call("now", {})])
     assert told[3]["content"] == "<tool_response>\nwarm\n</tool_response>\n<tool_response>\nnoon\n</tool_response>"
     assert "Be brief." in chat.render(tokenizer, told, reply=True)
 
@@ -206,6 +254,7 @@ def test_where_a_template_refuses_a_system_message_the_first_question_has_it():
         ([TOOLS[0], {"type": "function", "function": {"name": "a b"}}], "auto", "tools[1].function.name"),
         ([{"type": "function", "function": {"name": "a", "parameters": "x"}}], "auto", "tools[0].function.parameters"),
         ([TOOLS[0], TOOLS[0]], "auto", "tools"),
+        ([{"function": {"name": "a", "parameters": {"type": "array"}}}], "auto", "tools[0].function.parameters: #/type"),
         (
             [TOOLS[0], {"function": {"name": "a", "parameters": {"properties": {"x": {"type": "strng"}}}}}],
             "auto",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from tiny_tokenizers import byte_level, sentencepiece
 from tokenizers import AddedToken
@@ -15,6 +16,8 @@ from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
+
+pytest.importorskip("llguidance", reason="grammars need lmworks[grammar]")
 
 BYTES = byte_level(end_ids=[4])
 PIECES = sentencepiece()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 
-import jsonschema
 import pytest
 from tiny_model import save_tiny
 
 import lmworks
 from lmworks import Grammar
 from lmworks.base.errors import InputError
+
+jsonschema = pytest.importorskip("jsonschema")
+pytest.importorskip("llguidance", reason="grammars need lmworks[grammar]")
 
 PERSON = {
     "type": "object",
@@ -57,7 +59,7 @@ def test_what_is_no_grammar_is_refused(tiny):
             tiny.generate("Who", **options)
         assert "Grammar.json_schema" in caught.value.hint
     with pytest.raises(InputError, match="calls of tools have a grammar of their own"):
-        tiny.chat(ASKED, grammar=Grammar.json_object(), tools=TOOLS)
+        tiny.chat(ASKED, grammar=Grammar.json_object(), tools=TOOLS, details=True)
 
 
 def test_chat_calls_tools_and_reads_what_they_give(tiny):
@@ -73,16 +75,24 @@ def test_chat_calls_tools_and_reads_what_they_give(tiny):
     ]
     following = tiny.chat(answered, tools=TOOLS, details=True, max_tokens=30)
     assert following.usage.prompt_tokens > reply.usage.prompt_tokens + len(reply.ids)
-    stream = tiny.chat(ASKED, tools=TOOLS, tool_choice="required", stream=True, max_tokens=90)
+    asked = {"tools": TOOLS, "tool_choice": "required", "stream": True, "max_tokens": 90}
+    stream = tiny.chat(ASKED, **asked)
     text = "".join(stream)
-    assert text.startswith("<tool_call>")
+    assert text == ""
     assert stream.reply.tool_calls
-    assert stream.reply.text == ""
+    deltas = list(tiny.chat(ASKED, **asked).deltas())
+    pieces = [delta["tool_calls"][0]["function"]["arguments"] for delta in deltas]
+    assert "".join(pieces) == "".join(call["function"]["arguments"] for call in stream.reply.tool_calls)
+    with pytest.raises(InputError, match="would not have the calls") as caught:
+        tiny.chat(ASKED, tools=TOOLS)
+    assert "details=True" in caught.value.hint
 
 
 def test_with_the_choice_none_no_tool_is_called(tiny):
     wanted = tiny.chat(ASKED, max_tokens=20)
     assert tiny.chat(ASKED, tools=TOOLS, tool_choice="none", max_tokens=20) == wanted
+    grammar = Grammar.choices(["sea", "sky"])
+    assert tiny.chat(ASKED, tools=TOOLS, tool_choice="none", grammar=grammar) in ("sea", "sky")
 
 
 @pytest.fixture(scope="module", name="lm")

@@ -21,6 +21,7 @@ Kind = Literal["json", "regex", "lark", "choices"]
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """How JSON is written: as Python's json.dumps does it, in one line. Small models would write spaces without end."""
 INSTALL = "pip install 'lmworks[grammar]'"
+FORMATS = 'write {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": {"schema": {...}}}'
 HINTS = {
     "json": "leave that part out or write it otherwise; docs/structured_output.md lists what a schema may have",
     "regex": "correct the expression; its syntax is that of Rust's regex crate, without lookarounds",
@@ -54,8 +55,8 @@ class Grammar:
         """
         check_type(schema, (Mapping, bool), place, 'give a JSON schema, as in {"type": "object", "properties": {...}}')
         try:
-            return cls("json", json.dumps(schema, default=_as_dictionary), place)
-        except (TypeError, ValueError) as error:
+            return cls("json", json.dumps(schema, default=_as_dictionary, allow_nan=False), place)
+        except (TypeError, ValueError, RecursionError) as error:
             hint = "give dictionaries, lists and texts"
             raise InputError(f"the schema is not JSON ({error})", place, hint) from error
 
@@ -63,6 +64,30 @@ class Grammar:
     def json_object(cls, place: str = "grammar") -> Grammar:
         """Any JSON object."""
         return cls.json_schema({"type": "object"}, place)
+
+    @classmethod
+    def response_format(cls, wanted: Mapping[str, Any], place: str = "response_format") -> Grammar | None:
+        """What ``response_format`` of OpenAI's API asks for; None: any text.
+
+        Args:
+            wanted: ``{"type": "text"}``, ``{"type": "json_object"}`` or ``{"type": "json_schema", "json_schema":
+                {"name": ..., "schema": {...}}}``. Schemas are always kept to, with ``strict`` or without.
+            place: for errors.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        check_type(wanted, Mapping, place, FORMATS)
+        kind, described = wanted.get("type"), wanted.get("json_schema")
+        if kind == "text":
+            return None
+        if kind == "json_object":
+            return cls.json_object(place)
+        if kind != "json_schema":
+            raise InputError(f"there is no format {kind!r}", f"{place}.type", FORMATS)
+        check_type(described, Mapping, f"{place}.json_schema", FORMATS)
+        assert isinstance(described, Mapping)
+        return cls.json_schema(described.get("schema", {"type": "object"}), f"{place}.json_schema.schema")
 
     @classmethod
     def regex(cls, expression: str, place: str = "grammar") -> Grammar:
@@ -139,7 +164,8 @@ def with_style(schema: Any) -> Any:
     """A schema that says how its JSON is written, where it does not say so itself."""
     if not isinstance(schema, dict):
         return {"x-guidance": JSON_STYLE} if schema is True else schema
-    return {**schema, "x-guidance": {**JSON_STYLE, **schema.get("x-guidance", {})}}
+    style = schema.get("x-guidance", {})
+    return {**schema, "x-guidance": {**JSON_STYLE, **style}} if isinstance(style, dict) else schema
 
 
 def _schema_text(schema: Any) -> str:

@@ -8,11 +8,8 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.generate.grammar import Grammar
-from lmworks.generate.grammar_vocabulary import Vocabulary, vocabulary_of
+from lmworks.generate.grammar_vocabulary import LONGEST_ENDING, Vocabulary, vocabulary_of
 from lmworks.text.tokenizer import Tokenizer
-
-LONGEST_ENDING = 1024
-"""Tokens within which a grammar's shortest text is looked for."""
 
 
 class GrammarMatcher:
@@ -23,7 +20,8 @@ class GrammarMatcher:
     ending instead. Where none is found at the beginning, as of some regular expressions, a text may be cut.
 
     Args:
-        matcher: llguidance's, at the beginning.
+        matcher: llguidance's LLMatcher, at the beginning; no other text uses it.
+        ending: tokens that soon end a text from there; None: none were found.
         vocabulary: of the model's tokenizer.
         vocab_size: V, the number of the model's logits.
         place: of the grammar, for errors.
@@ -33,9 +31,11 @@ class GrammarMatcher:
         is_shortened: whether it was ended because of the limit.
     """
 
-    def __init__(self, matcher: Any, vocabulary: Vocabulary, vocab_size: int, place: str = "grammar") -> None:
+    def __init__(
+        self, matcher: Any, ending: list[int] | None, vocabulary: Vocabulary, vocab_size: int, place: str = "grammar"
+    ) -> None:
         self._matcher, self._vocabulary, self._vocab_size, self._place = matcher, vocabulary, vocab_size, place
-        self._ending: list[int] | None = None
+        self._ending = ending
         self.is_finished = self.is_shortened = False
 
     def begin(self, left: int) -> list[int]:
@@ -47,7 +47,7 @@ class GrammarMatcher:
         Raises:
             InputError: the limit leaves no room for a text of this grammar.
         """
-        ending = self._vocabulary.ending(self._matcher, LONGEST_ENDING)
+        ending = self._ending
         if ending is not None and len(ending) > left:
             fault = f"no text of the grammar was found that ends within {left} tokens: one takes {len(ending)}"
             hint = f"set max_tokens to {len(ending)} or more, and leave as much room for them in the context"
@@ -116,7 +116,7 @@ class GrammarMatcher:
             attempt = ahead.deep_copy()
             if attempt.try_consume_tokens(known) == len(known) and attempt.is_accepting():
                 return known
-        return self._vocabulary.ending(ahead, left)
+        return self._vocabulary.ending(ahead, min(left, LONGEST_ENDING))
 
     def _forced(self, matcher: Any) -> list[int]:
         """Lets a matcher go on with the tokens that alone may follow, as far as the model has logits for them."""
@@ -132,19 +132,32 @@ class GrammarMatcher:
         return InputError(fault, self._place, "take a model whose tokenizer can write every character of the grammar")
 
 
-def matchers_of(grammar: Grammar | None, tokenizer: Tokenizer, vocab_size: int, count: int) -> list[GrammarMatcher]:
-    """A matcher for each of several texts of a grammar; none without a grammar.
+class CompiledGrammar:
+    """A grammar compiled for a model, which makes a matcher for each text. Threads may share it, not a matcher.
 
     Args:
-        grammar: what the texts must look like.
+        grammar: what texts must look like.
         tokenizer: of the model.
         vocab_size: V, the number of the model's logits.
-        count: how many texts.
 
     Raises:
         InputError: the grammar cannot be compiled, llguidance is not installed, or the tokenizer does not suit.
     """
+
+    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._vocabulary = vocabulary_of(tokenizer)
+        self._beginning, self._ending = self._vocabulary.start(grammar)
+        self._vocab_size, self._place = vocab_size, grammar.place
+
+    def matcher(self) -> GrammarMatcher:
+        """A matcher of a new text."""
+        beginning = self._beginning.deep_copy()
+        return GrammarMatcher(beginning, self._ending, self._vocabulary, self._vocab_size, self._place)
+
+
+def matchers_of(grammar: Grammar | None, tokenizer: Tokenizer, vocab_size: int, count: int) -> list[GrammarMatcher]:
+    """A matcher for each of several texts of a grammar; none without a grammar. Raises as :class:`CompiledGrammar`."""
     if grammar is None:
         return []
-    vocabulary = vocabulary_of(tokenizer)
-    return [GrammarMatcher(vocabulary.matcher(grammar), vocabulary, vocab_size, grammar.place) for _ in range(count)]
+    compiled = CompiledGrammar(grammar, tokenizer, vocab_size)
+    return [compiled.matcher() for _ in range(count)]

@@ -18,6 +18,8 @@ from lmworks.text.tokenizer_folder import ROLES
 
 MOST_COMPILED = 32
 """Compiled grammars that are kept for a vocabulary."""
+LONGEST_ENDING = 1024
+"""Tokens within which an ending is looked for."""
 SPACED = ("WordPiece", "BPEDecoder", "CTC")
 """Decoders that put spaces between tokens."""
 BRACKETS, QUOTES, DIGITS = b"}])", b"\"'", b"0123456789"
@@ -45,23 +47,27 @@ class Vocabulary:
         self._end_id = tokens.eos_token_id
         self._ends = np.array(sorted(self.end_ids), np.int64)
         self._closing = _ClosingTokens(tokens.tokens, set(tokens.special_token_ids))
-        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+        self._compiled: OrderedDict[Grammar, tuple[Any, list[int] | None]] = OrderedDict()
         self._lock = Lock()
 
-    def matcher(self, grammar: Grammar) -> Any:
-        """A new LLMatcher of a grammar, at its beginning.
+    def start(self, grammar: Grammar) -> tuple[Any, list[int] | None]:
+        """A new LLMatcher of a grammar, at its beginning, and an ending from there (:meth:`ending`).
 
         Raises:
             InputError: the grammar cannot be compiled.
         """
         with self._lock:
             known = self._compiled.get(grammar)
-            if known is None:
-                known = self._compiled[grammar] = grammar.compiled(self.native)
+        if known is None:  # others need not wait so long
+            matcher = grammar.compiled(self.native)
+            known = matcher, self.ending(matcher, LONGEST_ENDING)
+        with self._lock:
+            self._compiled[grammar] = known
             self._compiled.move_to_end(grammar)
             if len(self._compiled) > MOST_COMPILED:
                 self._compiled.popitem(last=False)
-            return known.deep_copy()
+        matcher, ending = known
+        return matcher.deep_copy(), ending
 
     def mask(self, matcher: Any) -> np.ndarray:
         """(size,) bool: the tokens that may come next."""

@@ -48,10 +48,16 @@ class TextBuilder:
     """Decodes ids one by one and gives only the text that can no longer change.
 
     A character whose bytes are not all there yet, and an ending that may become a stop string, are held back.
+
+    Args:
+        tokenizer: of the model.
+        stop: texts before which it ends.
+        keep_special: write special tokens by their names, and do not leave them out.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self._tokenizer, self._stop = tokenizer, [text for text in stop if text]
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], keep_special: bool = False) -> None:
+        self._tokenizer, self._skip_special = tokenizer, not keep_special
+        self._stop = [text for text in stop if text]
         self._ids: list[int] = []
         self._settled = 0  # ids before this one are decoded into _text for good
         self._text = ""
@@ -75,10 +81,10 @@ class TextBuilder:
         """Text of the unsettled ids, decoded after settled ones, since decoders treat a text's start apart: two, and as
         many as make whole characters, since SentencePiece's decoders give up all bytes around a broken one."""
         for begin in range(max(0, self._settled - 2), max(0, self._settled - 2 - LONGEST_CHARACTER) - 1, -1):
-            before = self._tokenizer.decode(self._ids[begin : self._settled])
+            before = self._tokenizer.decode(self._ids[begin : self._settled], self._skip_special)
             if not before.startswith("\ufffd"):
                 break
-        return self._tokenizer.decode(self._ids[begin:])[len(before) :]
+        return self._tokenizer.decode(self._ids[begin:], self._skip_special)[len(before) :]
 
     def _release(self, text: str, hold: bool) -> str:
         if self.stopped:
@@ -108,6 +114,7 @@ class ReplyBuilder:
         with_log_probabilities: whether tokens come with their log-probabilities.
         grammar: the matcher of its text.
         room: tokens that the context has left for it; None: any number.
+        keep_special: write special tokens by their names, as a parser of tool calls needs them.
     """
 
     def __init__(
@@ -118,8 +125,9 @@ class ReplyBuilder:
         with_log_probabilities: bool,
         grammar: GrammarMatcher | None = None,
         room: int | None = None,
+        keep_special: bool = False,
     ) -> None:
-        self._text, self._end_ids = TextBuilder(tokenizer, settings.stop), tokenizer.end_ids
+        self._text, self._end_ids = TextBuilder(tokenizer, settings.stop, keep_special), tokenizer.end_ids
         self._prompt_tokens, self._settings, self._grammar = prompt_tokens, settings, grammar
         self._cut: StopReason = "length" if room is None or room >= settings.max_tokens else "context"
         self._pieces: list[str] = []
@@ -181,10 +189,6 @@ class TextStream(Iterator[str]):
         except StopIteration:
             self.reply = self._finish()
             raise
-
-    def read_by(self, read: Callable[[Reply], Reply]) -> TextStream:
-        """The same pieces, with a reply that is read by a function, as for calls of tools."""
-        return TextStream(self._pieces, lambda: read(self._finish()))
 
 
 def stream(
@@ -268,7 +272,10 @@ def _builders(
     builders = []
     for prompt, matcher in zip(prompts, matchers or [None] * len(prompts), strict=True):
         room = None if context is None else context - len(prompt)
-        builders.append(ReplyBuilder(tokenizer, len(prompt), settings, with_log_probabilities, matcher, room))
+        # special tokens in a text of a grammar are there because it names them, as the marks of tool calls
+        keep_special = matcher is not None
+        builder = ReplyBuilder(tokenizer, len(prompt), settings, with_log_probabilities, matcher, room, keep_special)
+        builders.append(builder)
     return builders
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,8 @@ from lmworks.data.prompts import SYSTEM_ROLES
 from lmworks.generate.grammar import JSON_STYLE, Grammar
 from lmworks.generate.grammar_vocabulary import vocabulary_of
 from lmworks.generate.schema_parts import as_part
-from lmworks.generate.text import Reply
+from lmworks.generate.text import Reply, TextStream
+from lmworks.generate.tool_call_parser import Delta, ToolCallParser
 from lmworks.generate.tool_formats import HERMES, Call, format_of
 from lmworks.text import chat
 from lmworks.text.messages import Message, validate
@@ -37,15 +37,17 @@ class Tools:
     Args:
         tokenizer: of the model, with its chat template.
         tools: functions in OpenAI's form, one or more.
-        tool_choice: OpenAI's: "auto", "required", or a function that must be called. With "none" there are no tools.
+        tool_choice: OpenAI's: "auto", "none", "required", or a function that must be called. With "none" the model is
+            not told of the tools, and earlier calls and results stay in the conversation.
         parallel: whether an answer may have several calls.
 
     Attributes:
-        grammar: what the model may write.
+        grammar: what the model may write; None with the choice "none": anything.
         of_template: what the chat template is told; None where the system message says it.
 
     Raises:
-        InputError: a tool is malformed, the choice is none of them, or the schema of arguments cannot be compiled.
+        InputError: a tool is malformed, the choice is none of them, the schema of arguments cannot be compiled, or the
+            model has no chat template.
     """
 
     def __init__(
@@ -55,37 +57,45 @@ class Tools:
         tool_choice: str | Mapping[str, Any] = "auto",
         parallel: bool = True,
     ) -> None:
+        if tokenizer.chat_template is None:
+            raise InputError("the model has no chat template, so it knows no tools", "tools", chat.NO_TEMPLATE)
         self._tools = [_checked(tool, f"tools[{number}]") for number, tool in enumerate(_listed(tools))]
         functions = {tool["function"]["name"]: tool["function"] for tool in self._tools}
         if len(functions) < len(self._tools):
             raise InputError("two functions have the same name", "tools", "give each a name of its own")
-        chosen = _chosen(tool_choice, list(functions))
-        schemas = {name: _arguments_schema(function) for name, function in functions.items()}
+        self._names = _chosen(tool_choice, list(functions))
         known = format_of(tokenizer.chat_template)
-        self._tokenizer, self._format = tokenizer, known or HERMES
-        self.of_template = self._tools if known is not None else None
-        several = parallel and not isinstance(tool_choice, Mapping)
-        text = self._format.grammar(
-            {name: {"$ref": f"#/$defs/{name}"} for name in chosen},
-            {
-                "x-guidance": JSON_STYLE,
-                "$defs": {name: as_part(schemas[name], f"#/$defs/{name}") for name in chosen},
-            },
-            tokenizer.specials,
-            may_speak=tool_choice == "auto",
-            several=several,
-        )
-        self.grammar = Grammar.lark(text, "tools")
-        self._check(schemas)
+        self._tokenizer, self._format, self._has_own_format = tokenizer, known or HERMES, known is not None
+        self.of_template = self._tools if known is not None and self._names else None
+        schemas = {
+            name: _arguments_schema(function, f"tools[{number}].function.parameters")
+            for number, (name, function) in enumerate(functions.items())
+        }
+        self.grammar: Grammar | None = None
+        if self._names:
+            self.grammar = self._grammar(schemas, tool_choice, parallel)
+            self._check(self.grammar, schemas)
 
-    def _check(self, schemas: Mapping[str, Any]) -> None:
+    def _grammar(self, schemas: Mapping[str, Any], tool_choice: str | Mapping[str, Any], parallel: bool) -> Grammar:
+        """What the model may write, by the schemas of the functions' arguments."""
+        definitions = {name: as_part(schemas[name], f"#/$defs/{name}") for name in self._names}
+        text = self._format.grammar(
+            {name: {"$ref": f"#/$defs/{name}"} for name in self._names},
+            {"x-guidance": JSON_STYLE, "$defs": definitions},
+            self._tokenizer.specials,
+            may_speak=tool_choice == "auto",
+            several=parallel and not isinstance(tool_choice, Mapping),
+        )
+        return Grammar.lark(text, "tools")
+
+    def _check(self, grammar: Grammar, schemas: Mapping[str, Any]) -> None:
         """Compile the grammar, and where that fails name the function that does not compile alone."""
         vocabulary = vocabulary_of(self._tokenizer)
         try:
-            vocabulary.matcher(self.grammar)
+            vocabulary.start(grammar)
         except InputError:
             for number, schema in enumerate(schemas.values()):
-                vocabulary.matcher(Grammar.json_schema(schema, f"tools[{number}].function.parameters"))
+                vocabulary.start(Grammar.json_schema(schema, f"tools[{number}].function.parameters"))
             raise
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
@@ -96,19 +106,14 @@ class Tools:
             InputError: a message is malformed.
         """
         validate(messages)
-        if self.of_template is not None:
+        if self._has_own_format:
             return list(messages)
-        functions = "\n".join(json.dumps(tool["function"]) for tool in self._tools)
-        example = self._format.write([Call("NAME", {"ARGUMENT": "VALUE"})])
-        instruction = INSTRUCTION.format(functions=functions, example=example)
-        told: list[Message] = [{"role": "system", "content": instruction}]
-        for number, message in enumerate(messages):
-            before = told[-1]
-            if message["role"] in SYSTEM_ROLES and number == 0:
-                told[0] = {**message, "content": f"{message['content']}\n\n{instruction}"}
-            elif message["role"] == "tool":
+        told: list[Message] = []
+        for message in messages:
+            if message["role"] == "tool":
                 result = f"<tool_response>\n{message['content']}\n</tool_response>"
-                if before["role"] == "user" and before["content"].endswith("</tool_response>"):
+                before = told[-1] if told else {}
+                if before.get("role") == "user" and before["content"].endswith("</tool_response>"):
                     told[-1] = {**before, "content": f"{before['content']}\n{result}"}
                 else:
                     told.append({"role": "user", "content": result})
@@ -118,28 +123,69 @@ class Tools:
                 told.append({"role": message["role"], "content": f"{spoken}{calls}"})
             else:
                 told.append(message)
-        return self._with_system(told)
+        return self._with_instruction(told) if self._names else told
 
-    def _with_system(self, messages: list[Message]) -> list[Message]:
-        """The conversation; where the template refuses a system message, with that before the first question."""
+    def _with_instruction(self, messages: list[Message]) -> list[Message]:
+        """The conversation with what a model is told of its tools: in the system message, or, where the template
+        refuses one, before the first question."""
+        functions = "\n".join(json.dumps(tool["function"]) for tool in self._tools)
+        example = self._format.write([Call("NAME", {"ARGUMENT": "VALUE"})])
+        instruction = INSTRUCTION.format(functions=functions, example=example)
+        system, others = {"role": "system", "content": instruction}, messages
+        if messages[0]["role"] in SYSTEM_ROLES:
+            system, others = {**messages[0], "content": f"{messages[0]['content']}\n\n{instruction}"}, messages[1:]
         try:
-            chat.render(self._tokenizer, messages, reply=True)
+            chat.render(self._tokenizer, [system, *others], reply=True)
         except InputError:
-            system, *others = messages
             if others and others[0]["role"] == "user":
                 return [{**others[0], "content": f"{system['content']}\n\n{others[0]['content']}"}, *others[1:]]
-        return messages
+        return [system, *others]
+
+    def parser(self) -> ToolCallParser:
+        """A parser of one answer, whose pieces have special tokens by their names (``ReplyBuilder`` with
+        ``keep_special``)."""
+        return ToolCallParser(self._format, self._names)
 
     def read(self, reply: Reply) -> Reply:
-        """A reply with its calls, and with the text before them alone. A reply that was cut off keeps its text."""
-        text = reply.text
-        if reply.stop_reason != "stop":  # by ids, since texts leave out special tokens
-            ids = [token for token in reply.ids if token not in self._tokenizer.end_ids]
-            text = self._tokenizer.decode(ids, skip_special=False)
-        spoken, calls = self._format.read(text)
-        if not calls:
-            return reply
-        return replace(reply, text=spoken, tool_calls=[_as_openai(call) for call in calls])
+        """A reply with its calls, and with the text outside of them alone."""
+        parser = self.parser()
+        parser.feed(reply.text)
+        parser.finish()
+        return _read(reply, parser)
+
+    def stream(self, pieces: TextStream) -> ToolStream:
+        """An answer that is being written, its calls apart from its text."""
+        return ToolStream(pieces, self.parser())
+
+
+class ToolStream(TextStream):
+    """The text of an answer outside of its calls, piece by piece. ``reply`` has the calls once it is over.
+
+    Args:
+        pieces: the answer as the model writes it.
+        parser: a new one.
+    """
+
+    def __init__(self, pieces: TextStream, parser: ToolCallParser) -> None:
+        self._written, self._parser = pieces, parser
+        texts = (delta["content"] for delta in self.deltas() if "content" in delta)
+        super().__init__(texts, self._read)
+
+    def deltas(self) -> Iterator[Delta]:
+        """All of it instead of the text alone: a ``delta`` of OpenAI's API for each piece, of text or of a call."""
+        for piece in self._written:
+            yield from self._parser.feed(piece)
+        yield from self._parser.finish()
+        self.reply = self._read()
+
+    def _read(self) -> Reply:
+        assert self._written.reply is not None  # all pieces were taken
+        return _read(self._written.reply, self._parser)
+
+
+def _read(reply: Reply, parser: ToolCallParser) -> Reply:
+    """A reply with what a parser made of its text."""
+    return replace(reply, text=parser.content, tool_calls=parser.tool_calls or None)
 
 
 def _listed(tools: Any) -> list[Mapping[str, Any]]:
@@ -165,7 +211,7 @@ def _checked(tool: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _chosen(tool_choice: Any, names: list[str]) -> list[str]:
-    """The functions that may be called."""
+    """The functions that may be called; none: none may."""
     if isinstance(tool_choice, Mapping):
         function = tool_choice.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None
@@ -174,15 +220,17 @@ def _chosen(tool_choice: Any, names: list[str]) -> list[str]:
         if name not in names:
             raise InputError(f"there is no function {name!r}", "tool_choice", f"choose one of: {', '.join(names)}")
         return [name]
-    if tool_choice not in ("auto", "required"):
+    if tool_choice not in ("auto", "none", "required"):
         raise InputError(f"{tool_choice!r} is no choice of a tool", "tool_choice", CHOICES)
-    return names
+    return [] if tool_choice == "none" else names
 
 
-def _arguments_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments_schema(function: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The JSON schema of a function's arguments: an object without further keys, where it does not say otherwise."""
     schema = dict(function.get("parameters") or {})
-    schema.setdefault("type", "object")
+    if schema.setdefault("type", "object") != "object":
+        fault = f"the arguments of a function are an object, and the schema is of type {schema['type']!r}"
+        raise InputError(fault, f"{place}: #/type", 'write "type": "object", and the arguments as its properties')
     if not any(key in schema for key in ("$ref", "anyOf", "oneOf", "allOf", "patternProperties")):
         schema.setdefault("properties", {})
         schema.setdefault("additionalProperties", False)
@@ -200,9 +248,3 @@ def _call_of(call: Mapping[str, Any]) -> Call:
             fault = f"the arguments of {function.get('name')!r} are not JSON ({error})"
             raise InputError(fault, "messages", "write the arguments as a JSON object") from error
     return Call(function.get("name", ""), arguments)
-
-
-def _as_openai(call: Call) -> dict[str, Any]:
-    """A call as OpenAI's API gives it. Its id has nine letters and digits, which Mistral's templates demand."""
-    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
-    return {"id": secrets.token_hex(5)[:9], "type": "function", "function": function}

@@ -1,4 +1,4 @@
-"""How models write calls of tools: the format of a chat template, its grammar, and the calls read back from a text.
+"""How models write calls of tools: the format of a chat template, its grammar, and the texts that open a call.
 
 format   written as                                                                      by
 hermes   <tool_call>\\n{"name": "f", "arguments": {...}}\\n</tool_call>, one after another   Hermes, Qwen 2.5, Qwen 3
@@ -99,34 +99,27 @@ class ToolFormat:
             return f"{self.begin}[{', '.join(bodies)}]{self.end}"
         return "\n".join(f"{self.begin}{body}{self.end}" for body in bodies)
 
-    def read(self, text: str) -> tuple[str, list[Call]]:
-        """The text before the calls, and the calls. Where they cannot be read, the whole text and none.
+    def openings(self, names: Sequence[str], follows: bool = False) -> dict[str, str]:
+        """What a model writes up to the arguments of a call: this text -> the function.
 
         Args:
-            text: what a model wrote, special tokens by their names, without the end token.
+            names: of the functions.
+            follows: the texts from the end of one call's arguments to the next call's; else those of the first call.
         """
-        mark = self.begin.strip()
-        place = text.find(mark) if mark else 0
-        if place < 0:
-            return text, []
-        spoken, rest, calls = text[:place], text[place:], list[Call]()
-        while rest.strip():
-            rest = rest.strip().removeprefix(self.optional).lstrip() if not mark else rest.lstrip()
-            if not rest.startswith(mark):
-                return text, []
-            try:
-                value, stop = json.JSONDecoder().raw_decode(rest, _spaces_after(rest, len(mark)))
-            except ValueError:
-                return text, []
-            rest = rest[stop:].lstrip()
-            if not rest.startswith(self.end.strip()):
-                return text, []
-            rest = rest[len(self.end.strip()) :]
-            read = [self._call(entry) for entry in (value if isinstance(value, list) else [value])]
-            if not all(read):
-                return text, []
-            calls += [call for call in read if call is not None]
-        return spoken.strip(), calls
+        bodies = {f'{{"name": {json.dumps(name)}, "{self.arguments_key}": ': name for name in names}
+        if not follows:
+            begin = f"{self.begin}[" if self.as_list else self.begin
+            marks = [begin, f"{self.optional}{begin}"] if self.optional else [begin]
+        elif not self.repeats:
+            marks = []
+        else:
+            marks = ["}, " if self.as_list else f"}}{self.end}\n{self.begin}"]
+        return {f"{mark}{body}": name for mark in marks for body, name in bodies.items()}
+
+    @property
+    def marks(self) -> list[str]:
+        """Texts by which a call begins, each of them no beginning of a text."""
+        return [self.begin.rstrip()] if self.begin else [mark for mark in (self.optional, "{") if mark]
 
     def _schema(self, schemas: Mapping[str, Any], definitions: Mapping[str, Any], several: bool) -> dict[str, Any]:
         options = [
@@ -142,13 +135,6 @@ class ToolFormat:
         if self.as_list:
             body = {"type": "array", "items": body, "minItems": 1, **({} if several else {"maxItems": 1})}
         return {**definitions, **body}
-
-    def _call(self, value: Any) -> Call | None:
-        """A call from its JSON; None: it is none."""
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            return None
-        arguments = value.get(self.arguments_key)
-        return Call(value["name"], arguments) if isinstance(arguments, dict) else None
 
 
 HERMES = ToolFormat("hermes", "<tool_call>\n", "\n</tool_call>")
@@ -182,11 +168,6 @@ def _terminals(text: str, specials: Mapping[str, int]) -> str:
         terms.append(f"<[{specials[token]}]>" if token else json.dumps(part))
         text = text[len(part) :]
     return " ".join(terms)
-
-
-def _spaces_after(text: str, place: int) -> int:
-    """The first place from this one on that is no white space."""
-    return place + len(text[place:]) - len(text[place:].lstrip())
 
 
 def _joined(*terms: str) -> str:

@@ -228,7 +228,8 @@ class TextMethods(ABC):
         Args:
             messages: dicts with ``role`` (system, user, assistant, tool) and ``content``; the last is the user's, or
                 what a tool gave.
-            stream: yield the answer piece by piece, calls of tools as the model writes them.
+            stream: yield the answer piece by piece, with ``tools`` its text outside of calls: a ToolStream, whose
+                ``deltas()`` gives the calls as they come.
             details, log_probabilities, grammar: as in :meth:`generate`.
             raw: leave the messages as they are, whatever the model was trained on.
             tools: functions that the model may call, in OpenAI's form; ``tool_calls`` of the reply has the calls. The
@@ -243,14 +244,13 @@ class TextMethods(ABC):
         settings = build(SamplingSettings, sampling, "chat")
         self.check_writes()
         messages = as_list(messages, Mapping, "messages", MESSAGES_HINT)
-        if tools is None or tool_choice == "none":
-            prompt = self._conversation(messages, raw)
-            return self._answer(prompt, settings, stream, details, log_probabilities, None, grammar)
-        if grammar is not None:
-            raise InputError("calls of tools have a grammar of their own", "grammar", "leave grammar or tools out")
-        called = Tools(self.tokenizer, tools, tool_choice, parallel_tool_calls)
-        prompt = self._conversation(called.messages(with_texts(messages)), raw, called)
-        return self._answer(prompt, settings, stream, details, log_probabilities, None, called.grammar, called)
+        called = None if tools is None else Tools(self.tokenizer, tools, tool_choice, parallel_tool_calls)
+        if called is not None:
+            if called.grammar is not None:
+                _check_calls(grammar, stream or details)
+            messages, grammar = called.messages(with_texts(messages)), called.grammar or grammar
+        prompt = self._conversation(messages, raw, called)
+        return self._answer(prompt, settings, stream, details, log_probabilities, None, grammar, called)
 
     def answer(self, prompt: Prompt, settings: SamplingSettings) -> TextStream:
         """Answer a prompt that is token ids already, as a task makes them of rows (data/prompts)."""
@@ -291,7 +291,12 @@ class TextMethods(ABC):
     def _conversation(self, messages: list[Message], raw: bool, tools: Tools | None = None) -> Prompt:
         """A conversation as the model reads it."""
         form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
-        return conversation_of(messages, self.tokenizer, form, few_shot, None if tools is None else tools.of_template)
+        if tools is None:
+            return conversation_of(messages, self.tokenizer, form, few_shot)
+        if form is not None and form.has_prompt and (form.kind == "label" or form.template == "off"):
+            fault = "the model reads the last message alone, as in its run, so it knows no tools"
+            raise InputError(fault, "tools", "leave tools out, or give raw=True")
+        return conversation_of(messages, self.tokenizer, form, few_shot, tools.of_template)
 
     def _answer(
         self,
@@ -316,7 +321,7 @@ class TextMethods(ABC):
             ids, tokenizer = prompt.ids, self.tokenizer
             pieces = stream(stepper, tokenizer, ids, settings, rules, with_log_probabilities, guesses, grammar)
         if tools is not None:
-            pieces = pieces.read_by(tools.read)
+            pieces = tools.stream(pieces)
         if streaming:
             return pieces
         for _ in pieces:
@@ -353,3 +358,16 @@ def _check_grammar(grammar: Grammar | None, prompt: Prompt | None = None) -> Non
     if prompt is not None and prompt.choices:
         hint = "leave grammar out, or give raw=True"
         raise InputError("this model chooses the likeliest of its labels, which needs no grammar", "grammar", hint)
+
+
+def _check_calls(grammar: Grammar | None, gives_calls: bool) -> None:
+    """Refuse tools beside a grammar, and where their calls would be lost.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if grammar is not None:
+        raise InputError("calls of tools have a grammar of their own", "grammar", "leave grammar or tools out")
+    if not gives_calls:
+        hint = "give details=True: the reply's tool_calls has them; or stream=True"
+        raise InputError("the text alone would not have the calls of tools", "tools", hint)
