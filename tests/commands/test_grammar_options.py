@@ -43,6 +43,8 @@ def test_a_text_keeps_to_the_option(folder, schema, capsys):
     jsonschema.validate(json.loads(text), SCHEMA)
     answer = run(capsys, "chat", folder, "--ask", "Sky?", "--json-schema", schema, "--max-tokens", "80")
     jsonschema.validate(json.loads(answer.split("\n", 1)[1]), SCHEMA)
+    written = run(capsys, "generate", folder, "The sky", "--json-object", "--max-tokens", "40")
+    assert isinstance(json.loads(written), dict)
     text = run(capsys, "generate", folder, "The sky", "--regex", "[0-9]{2}:[0-9]{2}")
     assert re.fullmatch("[0-9]{2}:[0-9]{2}", text.strip())
     assert run(capsys, "generate", folder, "The sky is", "--choices", "blue, not blue").strip() in ("blue", "not blue")

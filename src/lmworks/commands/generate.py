@@ -57,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="leave out the prompt that the model was trained with: read texts as they are",
     )
     grammar = parser.add_mutually_exclusive_group()
+    grammar.add_argument("--json-object", action="store_true", help="write any JSON object")
     for name, value, text in GRAMMARS:
         grammar.add_argument(name, metavar=value, help=text)
 
@@ -81,6 +82,8 @@ def grammar_of(args: argparse.Namespace) -> Grammar | None:
     """
     from lmworks.generate.grammar import Grammar
 
+    if args.json_object:
+        return Grammar.json_object("--json-object")
     if args.json_schema is not None:
         return Grammar.json_schema(read_json(Path(args.json_schema)), args.json_schema)
     if args.regex is not None:
