@@ -119,8 +119,9 @@ def test_every_text_is_valid_by_any_schema(schema, seed):
     try:
         (reply,) = write(BYTES, Grammar.json_schema(schema), seed=seed, temperature=2.0, max_tokens=300)
     except InputError as error:
-        assert "Unsatisfiable" in str(error) or "max_tokens" in str(error)  # as anyOf of nothing
-        return
+        if "Unsatisfiable" in str(error) or "max_tokens" in str(error):  # as anyOf of nothing
+            return
+        raise
     check(reply.text, schema)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,7 @@ def merged(deltas: list[Delta]) -> tuple[str, list[dict]]:
 
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({place % (len(text) + 1) for place in places} | {0, len(text)})
-    return [text[begin:end] for begin, end in zip(ends, ends[1:], strict=False)] or [text]
+    return [text[begin:end] for begin, end in pairwise(ends)] or [text]
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)

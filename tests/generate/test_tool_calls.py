@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import json
 
 import pytest
@@ -93,8 +92,6 @@ def test_formats_in_the_same_marks_that_are_no_json_are_not_taken_for_it():
 def test_a_mistral_template_says_whether_a_space_stands_before_the_list():
     assert format_of(TEMPLATES["mistral"]).begin == "[TOOL_CALLS] "
     assert format_of(TEMPLATES["mistral"].replace("CALLS] [", "CALLS][")).begin == "[TOOL_CALLS]"
-
-
 
 
 @pytest.mark.parametrize("name", [*WRITES, "generic"])
@@ -254,7 +251,11 @@ def test_where_a_template_refuses_a_system_message_the_first_question_has_it():
         ([TOOLS[0], {"type": "function", "function": {"name": "a b"}}], "auto", "tools[1].function.name"),
         ([{"type": "function", "function": {"name": "a", "parameters": "x"}}], "auto", "tools[0].function.parameters"),
         ([TOOLS[0], TOOLS[0]], "auto", "tools"),
-        ([{"function": {"name": "a", "parameters": {"type": "array"}}}], "auto", "tools[0].function.parameters: #/type"),
+        (
+            [{"function": {"name": "a", "parameters": {"type": "array"}}}],
+            "auto",
+            "tools[0].function.parameters: #/type",
+        ),
         (
             [TOOLS[0], {"function": {"name": "a", "parameters": {"properties": {"x": {"type": "strng"}}}}}],
             "auto",

@@ -123,7 +123,18 @@ class ElizaConversation:
 
 def _talk_with_eliza(args: argparse.Namespace, rest: list[str]) -> int:
     """Talk with ELIZA; refuse options of models."""
-    names = ("system", "held_out", "base", "backend", "kv_cache", "raw", "json_object", "json_schema", "regex", "choices")
+    names = (
+        "system",
+        "held_out",
+        "base",
+        "backend",
+        "kv_cache",
+        "raw",
+        "json_object",
+        "json_schema",
+        "regex",
+        "choices",
+    )
     given = [name for name in names if getattr(args, name, None)]
     if given or rest:
         option = f"--{given[0].replace('_', '-')}" if given else rest[0].split("=")[0]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
+from lmworks.data.prompts import Prompt
 from lmworks.evaluate.prediction import Prediction
 from lmworks.evaluate.text_windows import Ids, Score
 from lmworks.generate.grammar import Grammar
