@@ -6,7 +6,6 @@ pretrain trains one from scratch, resume goes on with a run that was stopped, re
 measures which way to adapt a model is worth it, ladder compares the models of history within a time, share publishes
 the model of a run with its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must look
 like. What a person can correct is raised as InputError.
-InputError.
 """
 
 from __future__ import annotations
