@@ -14,12 +14,11 @@ from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.embeddings import Embeddings
-from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import InvalidToolCall, ToolCall, ToolCallChunk, tool_call_chunk
-from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
+from langchain_core.messages.tool import ToolCall, ToolCallChunk, tool_call_chunk
+from langchain_core.output_parsers.openai_tools import parse_tool_call
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -123,8 +122,8 @@ class _Writer(_Settings):
 class ChatLmworks(_Writer, BaseChatModel):
     """A chat model: ``ChatLmworks(model="runs/faq").invoke("What is 3 plus 3?")``.
 
-    Messages go through the model's chat template, in the format of the run that trained it. Calls of tools and structured
-    outputs are kept to their schemas by a grammar. Messages with images raise an InputError.
+    Messages go through the model's chat template, in the format of the run that trained it. Calls of tools and
+    structured outputs are kept to their schemas by a grammar. Messages with images raise an InputError.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -161,11 +160,9 @@ class ChatLmworks(_Writer, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         reply = _whole(self._answer(messages, stop, kwargs))
-        calls, invalid = _calls(reply)
         message = AIMessage(
             content=reply.text,
-            tool_calls=calls,
-            invalid_tool_calls=invalid,
+            tool_calls=_calls(reply),
             usage_metadata=_usage(reply),
             response_metadata=self._metadata(reply),
         )
@@ -318,23 +315,15 @@ def _whole(pieces: Iterator[tuple[str, Reply | None]]) -> Reply:
     return reply
 
 
-def _calls(reply: Reply) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """The calls of an answer, and those whose arguments were cut at the most tokens."""
-    calls, invalid = [], []
-    for call in reply.tool_calls or ():
-        try:
-            calls.append(parse_tool_call(call, return_id=True))
-        except OutputParserException as error:
-            invalid.append(make_invalid_tool_call(call, str(error)))
-    return calls, invalid
+def _calls(reply: Reply) -> list[ToolCall]:
+    """The calls of an answer; their arguments are whole, as the grammar ends them within the most tokens."""
+    return [parse_tool_call(call, return_id=True) for call in reply.tool_calls or ()]
 
 
 def _call_chunks(reply: Reply) -> list[ToolCallChunk]:
     """The calls of an answer, whole, as the last chunk of a stream has them."""
     return [
-        tool_call_chunk(
-            name=call["function"]["name"], args=call["function"]["arguments"], id=call["id"], index=number
-        )
+        tool_call_chunk(name=call["function"]["name"], args=call["function"]["arguments"], id=call["id"], index=number)
         for number, call in enumerate(reply.tool_calls or ())
     ]
 
