@@ -28,7 +28,7 @@ class AdapterFolder:
 
     Args:
         folder: of adapters, or of runs that have one as their result.
-        models: those of the server, before it has begun; adapters are loaded onto those that the native engine computes.
+        models: those of the server, before it has begun; adapters are loaded onto those in the native engine.
     """
 
     def __init__(self, folder: Path, models: Iterable[ServedModel]) -> None:
