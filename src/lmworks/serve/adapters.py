@@ -85,7 +85,9 @@ class AdapterFolder:
             forget()
             hint = f"serve it as a model of its own: lmworks serve {name}={adapter}"
             raise InputError("labels texts, and writes none", str(adapter), hint)
-        return ServedModel(name, model, served.scheduler, adapter=inner, parent=served.name, forget=forget)
+        adapted = ServedModel(name, model, served.scheduler, adapter=inner, parent=served.name)
+        adapted.forget, adapted.notes = forget, model.notes
+        return adapted
 
     def _find(self, path: str) -> Path:
         """The folder of an adapter within this one."""

@@ -91,7 +91,7 @@ def _load_all(service: Service, adapters: AdapterFolder) -> None:
         except InputError as error:
             service.notes.append(f"adapter {name} is not served: {one_line(error)}")
         else:
-            service.notes += service.models[name].model.notes
+            service.notes += service.models[name].notes
 
 
 def make_app(service: Service, keys: ApiKeys) -> Starlette:

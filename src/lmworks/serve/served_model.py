@@ -50,6 +50,7 @@ class ServedModel:
         adapter: of the scheduler's backend, with which its answers are computed; None: none.
         parent: of an adapter that was loaded beside a model: the name of that.
         forget: of such an adapter: gives its memory back.
+        notes: what a person should know of it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ServedModel:
     adapter: str | None = None
     parent: str | None = None
     forget: Callable[[], None] = lambda: None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def queues(self) -> list[Scheduler | TextQueue]:
