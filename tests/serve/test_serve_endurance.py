@@ -32,6 +32,12 @@ def _model(tmp_path_factory) -> Any:
     return open_tiny(tmp_path_factory.mktemp("model"), context=20_000)
 
 
+@pytest.fixture(name="alone", scope="module")
+def _alone(tmp_path_factory) -> Any:
+    """The same model in an engine of its own."""
+    return open_tiny(tmp_path_factory.mktemp("alone"), context=20_000)
+
+
 def is_idle(url: str) -> bool:
     with urllib.request.urlopen(f"{url}/metrics") as response:
         lines = response.read().decode().splitlines()
@@ -71,14 +77,14 @@ def test_a_thousand_connects_and_hangups_leave_a_server_that_answers(model):
         wait_until(lambda: psutil.Process().num_fds() <= before)
 
 
-def test_64_clients_get_what_each_gets_alone_and_memory_stays(model):
+def test_64_clients_get_what_each_gets_alone_and_memory_stays(model, alone):
     def ask(url: str, number: int) -> tuple[str, str]:
         messages = [{"role": "user", "content": f"{number} " + "The sea is blue. " * (number % 30)}]
         fields = {"model": NAME, "messages": messages, "temperature": 0, "max_tokens": 5 + number % 20}
         status, answer = ask_json(url, "/v1/chat/completions", **fields)
         assert status == 200, answer
         (choice,) = answer["choices"]
-        reply = model.chat(messages, max_tokens=fields["max_tokens"], temperature=0, details=True)
+        reply = alone.chat(messages, max_tokens=fields["max_tokens"], temperature=0, details=True)
         assert choice["finish_reason"] == ("length" if reply.stop_reason == "length" else "stop")
         assert answer["usage"]["completion_tokens"] == reply.usage.completion_tokens
         return choice["message"]["content"], reply.text
@@ -88,7 +94,7 @@ def test_64_clients_get_what_each_gets_alone_and_memory_stays(model):
         for turn in range(4):
             numbers = range(turn * 400, turn * 400 + 400)
             texts = list(pool.map(lambda number: ask(url, number), numbers))
-            assert all(served == alone for served, alone in texts)
+            assert all(served == expected for served, expected in texts)
             sizes.append(process.memory_info().rss)
     assert sizes[3] - sizes[1] < 64e6, sizes
 
