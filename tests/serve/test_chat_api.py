@@ -191,7 +191,15 @@ def test_a_prompt_beyond_the_context_has_the_code_that_clients_know(client):
 
 
 def test_fields_that_are_null_count_as_not_given(client):
-    extra = {"tools": None, "tool_choice": None, "audio": None, "stop": None, "seed": None, "n": None, "response_format": {"type": "text"}}
+    extra = {
+        "tools": None,
+        "tool_choice": None,
+        "audio": None,
+        "stop": None,
+        "seed": None,
+        "n": None,
+        "response_format": {"type": "text"},
+    }
     assert ask(client, extra_body=extra).choices[0].message.content == ask(client).choices[0].message.content
 
 

@@ -1,4 +1,4 @@
-"""response_format and tools over a socket: what a model writes at random is JSON of the schema, and calls of the tools."""
+"""response_format and tools over a socket: a model that writes at random keeps to the schema, and calls the tools."""
 
 from __future__ import annotations
 
@@ -166,7 +166,9 @@ def test_responses_have_schemas_and_functions_too(client):
     assert [(item.name, item.arguments) for item in ended] == [(item.name, item.arguments) for item in answer.output]
     again = [*answer.output, {"type": "function_call_output", "call_id": answer.output[0].call_id, "output": "noon"}]
     named = {"type": "function", "name": "now"}
-    second = client.responses.create(**{**fields, "input": [{"role": "user", "content": "Add."}, *again], "tool_choice": named})
+    second = client.responses.create(
+        **{**fields, "input": [{"role": "user", "content": "Add."}, *again], "tool_choice": named}
+    )
     assert [item.name for item in second.output] == ["now"]
 
 
@@ -175,7 +177,11 @@ def test_responses_have_schemas_and_functions_too(client):
     [
         ({"response_format": {"type": "xml"}}, "response_format", "no format 'xml'"),
         ({"response_format": {"type": "json_object", "depth": 3}}, "response_format", "no key 'depth'"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format", "schema is missing"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format",
+            "schema is missing",
+        ),
         (
             {"response_format": {**PERSON, "json_schema": {"name": "x", "schema": SCHEMA, "strength": 1}}},
             "response_format",

@@ -84,7 +84,9 @@ class ServedModel:
         turns = conversation(list(messages), unused)
         if tools is not None:
             turns = tools.messages(turns)
-        unwritten = chat.unwritten_keys(self.tokenizer, turns) - {"tool_call_id"}  # results come in the order of the calls
+        unwritten = chat.unwritten_keys(self.tokenizer, turns) - {
+            "tool_call_id"
+        }  # results come in the order of the calls
         unused |= dict.fromkeys(sorted(unwritten))
         if unused:
             raise InputError(f"the model does not read {next(iter(unused))!r} of a message", "", "leave it out")
