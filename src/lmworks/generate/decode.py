@@ -124,7 +124,8 @@ class _Chooser:
             return []
         rows, numbers = self._rows, [alive[place] for place in places]
         logits = rows.logits if len(places) == len(alive) else rows.logits[list(places)]
-        ids, new, limits = ([part[place] for place in places] for part in (rows.ids, rows.new, rows.limits))
+        ids, limits = [rows.ids[place] for place in places], [rows.limits[place] for place in places]
+        new = [rows.new[place] for place in places]
         scores = apply_rules(logits, self._settings, self._rules, ids, new, limits, self._end_ids)
         if self._grammars:
             scores = allow_only(scores, logits, np.stack([self._grammars[number].mask() for number in numbers]))

@@ -270,7 +270,8 @@ def _builders(
     """For each prompt the builder of its reply."""
     context = None if stepper.has_encoder or settings.slide else stepper.context
     builders = []
-    for prompt, matcher in zip(prompts, matchers or [None] * len(prompts), strict=True):
+    of_prompts: Sequence[GrammarMatcher | None] = matchers or [None] * len(prompts)
+    for prompt, matcher in zip(prompts, of_prompts, strict=True):
         room = None if context is None else context - len(prompt)
         # special tokens in a text of a grammar are there because it names them, as the marks of tool calls
         keep_special = matcher is not None

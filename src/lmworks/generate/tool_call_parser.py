@@ -107,9 +107,10 @@ class ToolCallParser:
         """A new call, which ``size`` characters of what is held open."""
         self._held, self._arguments = self._held[size:], _ObjectEnd()
         # nine letters and digits, which Mistral's templates demand
-        call = {"id": secrets.token_hex(5)[:9], "type": "function", "function": {"name": name, "arguments": ""}}
+        function = {"name": name, "arguments": ""}
+        call = {"id": secrets.token_hex(5)[:9], "type": "function", "function": function}
         self.tool_calls.append(call)
-        told = {"index": len(self.tool_calls) - 1, **call, "function": dict(call["function"])}
+        told = {"index": len(self.tool_calls) - 1, **call, "function": dict(function)}
         return {"tool_calls": [told]}
 
     def _continue_arguments(self, arguments: _ObjectEnd) -> Delta | None:
