@@ -19,6 +19,8 @@ from serving import NAME, NO_END, ask_json, open_tiny, running, wait_until
 from tiny_model import save_tiny
 
 from lmworks.kernels.native_module import native_module
+from lmworks.language_model import engine_cache
+from lmworks.language_model.opening import open_saved_model
 
 pytest.importorskip("uvicorn")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(native_module() is None, reason="no native kernels")]
@@ -112,22 +114,22 @@ def test_a_slow_reader_does_not_hold_others_up(model):
     assert text.count(b"data: ") >= 100
 
 
-def test_a_model_that_is_replaced_while_it_runs_answers_as_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_model_that_is_replaced_while_it_runs_answers_as_before(tmp_path, monkeypatch, is_cached):
     from test_serve_command import serving
 
     monkeypatch.setenv("LMWORKS_ENGINE_CACHE", str(tmp_path / "engines"))
     folder = save_tiny(tmp_path / NAME, context=2000)
-    for _ in range(2):  # packed anew, and from the cache
-        with serving(str(folder)) as (process, url):
-            expected = answer_of(url)
-            save_tiny(tmp_path / "other", seed=1, context=2000)
-            os.replace(tmp_path / "other" / "model.safetensors", folder / "model.safetensors")
-            for path in (tmp_path / "engines").rglob("*"):
-                if path.is_file():
-                    path.unlink()
-            again = answer_of(url)
-            assert again[1]["choices"] == expected[1]["choices"]
-            assert process.poll() is None
+    if is_cached:
+        engine_cache.store(open_saved_model(folder).prepare("float32"))
+    with serving(str(folder)) as (process, url):
+        expected = answer_of(url)
+        other = save_tiny(tmp_path / "other", seed=1, context=2000)
+        os.replace(other / "model.safetensors", folder / "model.safetensors")
+        for path in (tmp_path / "engines").rglob("*.*"):
+            path.unlink()
+        assert answer_of(url)[1]["choices"] == expected[1]["choices"]
+        assert process.poll() is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -135,6 +137,7 @@ def test_a_log_without_room_stops_no_answer(tmp_path):
     from test_serve_command import serving
 
     folder = save_tiny(tmp_path / NAME)
+    engine_cache.store(open_saved_model(folder).prepare("float32"))  # else it says so where there is no room
     with open("/dev/full", "w") as full, serving(str(folder), stderr=full) as (process, url):
         for _ in range(3):
             assert answer_of(url)[0] == 200
