@@ -14,7 +14,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import SENTENCES, byte_level, sentencepiece
-from tiny_writers import BYTES, CONTEXT, PIECES, network_for, write
+from tiny_writers import BYTES, CONTEXT, MERGED, PIECES, network_for, write
 from tokenizers import decoders, models, pre_tokenizers
 
 from lmworks.base.errors import InputError
@@ -65,6 +65,19 @@ SCHEMAS = {
     "bounds": {"type": "number", "exclusiveMinimum": -2, "maximum": 7.5},
     "multiple": {"type": "integer", "multipleOf": 5, "minimum": 10},
 }
+TOKENIZERS = {"bytes": BYTES, "pieces": PIECES, "merged": MERGED}
+DOCUMENTS = {
+    "any object": {"it's": [{"a": ""}, [[], "'\"' z"], {}], "b": -1.5e3, "c": None},
+    "nested": {"people": [{"name": "O'Hara", "age": 7}, {"name": "", "age": 120}], "open": True},
+    "optional": {"a": "Who?", "b": 3},
+    "linked": {"value": 1, "next": {"value": -20, "next": None}},
+    "map": {"one": 1, "'": 2},
+    "any of": {"name": "z", "age": 0},
+    "pattern": "AB123",
+    "address": "me@sky.org",
+    "date": "2024-02-28",
+}
+"""Valid by the schemas of the same names."""
 
 
 def check(text: str, schema) -> None:
@@ -75,7 +88,7 @@ def check(text: str, schema) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-@pytest.mark.parametrize("tokenizer", [BYTES, PIECES], ids=["bytes", "pieces"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_every_text_of_a_random_model_is_valid(name, tokenizer):
     schema = SCHEMAS[name]
     for max_tokens, temperature in ((80, 0.0), (80, 3.0), (140, 1.0)):
@@ -84,6 +97,23 @@ def test_every_text_of_a_random_model_is_valid(name, tokenizer):
             check(reply.text, schema)
             assert reply.stop_reason in ("end", "length")
             assert len(reply.ids) <= max_tokens
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_an_ending_is_known_after_every_token_of_a_valid_text(name, tokenizer):
+    """So a text is ended where its limit demands it, and not before."""
+    vocabulary, text = vocabulary_of(tokenizer), json.dumps(DOCUMENTS[name])
+    matcher, known = vocabulary.start(Grammar.json_schema(SCHEMAS[name]))
+    ids = tokenizer.encode(text, after="x")
+    for place in range(len(ids) + 1):
+        assert len(known) < 120
+        check(tokenizer.decode([tokenizer.encode("x")[-1], *ids[:place], *known])[1:], SCHEMAS[name])
+        if place < len(ids):
+            assert matcher.consume_token(ids[place])
+            known = vocabulary.ending(matcher, 120, known)
+            assert vocabulary.ending(matcher, 120) is not None
+    assert known == []
 
 
 names = st.sampled_from(["a", "b c", 'd"', "é", "0"])
@@ -125,7 +155,7 @@ def test_every_text_is_valid_by_any_schema(schema, seed):
     check(reply.text, schema)
 
 
-@pytest.mark.parametrize("tokenizer", [BYTES, PIECES], ids=["bytes", "pieces"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_expressions_choices_and_grammars(tokenizer):
     for seed in range(4):
         options = {"seed": seed, "temperature": 1.5, "max_tokens": 60}

@@ -21,6 +21,9 @@ pytest.importorskip("llguidance", reason="grammars need lmworks[grammar]")
 
 BYTES = byte_level(end_ids=[4])
 PIECES = sentencepiece()
+MERGED = byte_level(end_ids=[4])
+"""Has tokens of several brackets and quotes, as large vocabularies do."""
+MERGED.add_tokens(["''", "'''", '""', '"}', '"])', "}}", '": "', '{"'])
 CONTEXT = 512
 
 

@@ -108,7 +108,9 @@ def test_the_real_model_writes_valid_json_whatever_it_is_asked(lm, options):
         for limit in (24, 120):
             reply = lm.chat(messages, grammar=Grammar.json_schema(PERSON), details=True, max_tokens=limit, **options)
             jsonschema.validate(json.loads(reply.text), PERSON)
-            assert json.loads(lm.chat(messages, grammar=Grammar.json_object(), max_tokens=limit, **options)) is not None
+            reply = lm.chat(messages, grammar=Grammar.json_object(), details=True, max_tokens=limit, **options)
+            assert isinstance(json.loads(reply.text), dict)
+            assert reply.stop_reason == "end" or len(reply.ids) > limit - 12  # cut by its limit, and not before
         assert re.fullmatch(r"[0-9]{4}", lm.chat(messages, grammar=Grammar.regex("[0-9]{4}"), **options))
 
 

@@ -89,34 +89,29 @@ class GrammarMatcher:
         if token in self._vocabulary.end_ids:
             self.is_finished = True
             return [token]
-        ahead = self._matcher.deep_copy()
-        if not ahead.consume_token(token):
-            raise self._stuck(ahead)
-        tokens = [token, *self._forced(ahead)]
-        if ahead.is_error():
-            raise self._stuck(ahead)
+        matcher = self._matcher
+        if not matcher.consume_token(token):
+            raise self._stuck(matcher)
+        tokens = [token, *self._forced(matcher)]
+        if matcher.is_error():
+            raise self._stuck(matcher)
         if self._ending is not None:
-            ending = self._ending_after(ahead, tokens, left - len(tokens))
-            if ending is None:
+            ending = self._ending_after(tokens, left - len(tokens))
+            if ending is None:  # the text ends here, so nobody asks the matcher any more
                 self.is_finished = self.is_shortened = True
-                return list(self._ending)
+                return self._ending
             self._ending = ending
-        self._matcher = ahead
-        self.is_finished = ahead.is_stopped() and len(tokens) <= left
+        self.is_finished = matcher.is_stopped() and len(tokens) <= left
         return tokens
 
-    def _ending_after(self, ahead: Any, tokens: list[int], left: int) -> list[int] | None:
-        """An ending of at most ``left`` tokens after these. The one known before them often still is one."""
+    def _ending_after(self, tokens: list[int], left: int) -> list[int] | None:
+        """An ending of at most ``left`` tokens after these; mostly the rest of the one known before them."""
+        known = self._ending or []
         if left < 0:
             return None
-        known = self._ending or []
         if known[: len(tokens)] == tokens:
             return known[len(tokens) :]
-        if len(known) <= left:
-            attempt = ahead.deep_copy()
-            if attempt.try_consume_tokens(known) == len(known) and attempt.is_accepting():
-                return known
-        return self._vocabulary.ending(ahead, min(left, LONGEST_ENDING))
+        return self._vocabulary.ending(self._matcher, min(left, LONGEST_ENDING), known)
 
     def _forced(self, matcher: Any) -> list[int]:
         """Lets a matcher go on with the tokens that alone may follow, as far as the model has logits for them."""

@@ -22,7 +22,8 @@ LONGEST_ENDING = 1024
 """Tokens within which an ending is looked for."""
 SPACED = ("WordPiece", "BPEDecoder", "CTC")
 """Decoders that put spaces between tokens."""
-BRACKETS, QUOTES, DIGITS = b"}])", b"\"'", b"0123456789"
+BRACKETS, DIGITS = b"}])", b"0123456789"
+QUOTES = (b'"', b"'")
 
 
 class Vocabulary:
@@ -77,12 +78,17 @@ class Vocabulary:
             mask[self._ends] = True
         return mask
 
-    def ending(self, matcher: Any, left: int) -> list[int] | None:
+    def ending(self, matcher: Any, left: int, known: Sequence[int] = ()) -> list[int] | None:
         """Tokens that soon end the text, not always the fewest. None: more than ``left`` are needed, or none are found.
 
         What closes something comes first, then what has just become possible, since other tokens may go on for ever.
+
+        Args:
+            matcher: stays as it is.
+            left: how many tokens there may be.
+            known: an ending from an earlier place of the text, of which the last part mostly is one of here, too.
         """
-        matcher = matcher.deep_copy()
+        matcher, known_ids = matcher.deep_copy(), np.array(known, np.int64)
         ending: list[int] = []
         before: np.ndarray | None = None
         while not matcher.is_accepting():
@@ -90,51 +96,88 @@ class Vocabulary:
             if not tokens:
                 mask = self.mask(matcher)
                 mask[self._ends] = False
-                token = self._closing.choose(mask, before)
+                rest = _rest_of(known_ids, matcher, mask)
+                if rest is not None:
+                    ending += rest
+                    break
+                token = self._next_to_end(matcher, mask, before)
                 if token is None:
                     return None
                 tokens, before = [token], mask
             ending += tokens
             if len(ending) > left or not matcher.consume_tokens(tokens):
                 return None
-        return ending
+        return ending if len(ending) <= left else None
 
-
-class _ClosingTokens:
-    """Tokens of closing brackets and quotes, those that close most first."""
-
-    def __init__(self, tokens: Sequence[bytes], special: set[int]) -> None:
-        closing = [
-            number
-            for number, token in enumerate(tokens)
-            if token and number not in special and not token.strip(BRACKETS + QUOTES)
-        ]
-        closing.sort(key=lambda number: (tokens[number][0] not in BRACKETS, -len(tokens[number]), number))
-        self._brackets_first = np.array(closing, np.int64)
-        self._quotes = np.array([number for number in closing if tokens[number][0] in QUOTES], np.int64)
-        self._digits = np.array([n for n, token in enumerate(tokens) if len(token) == 1 and token in DIGITS], np.int64)
-        self._letter = next((number for number, token in enumerate(tokens) if token == b"z"), None)
-
-    def choose(self, mask: np.ndarray, before: np.ndarray | None) -> int | None:
+    def _next_to_end(self, matcher: Any, mask: np.ndarray, before: np.ndarray | None) -> int | None:
         """The allowed token that soonest ends a text.
 
         Args:
+            matcher: at this place.
             mask: (size,) bool, what is allowed.
             before: the same one step earlier.
         """
-        # where any letter may come, a bracket is a character like others
-        in_text = self._letter is not None and mask[self._letter]
-        closing = self._quotes if in_text else self._brackets_first
-        allowed = closing[mask[closing]]
-        if len(allowed):
-            return int(allowed[0])
+        closing, letter = self._closing, self._closing.letter
+        # where any letter may come, a bracket is a character like others, and a quote is none if it ends that
+        if letter is not None and mask[letter]:
+            for quotes in closing.after_text:
+                token = _first(quotes, mask)
+                if token is None:
+                    continue
+                ahead = matcher.deep_copy()
+                if ahead.consume_token(token) and (ahead.is_accepting() or not self.mask(ahead)[letter]):
+                    return token
+        elif (token := _first(closing.structural, mask)) is not None:
+            return token
         for possible in (mask & ~before, mask) if before is not None else (mask,):
-            digits = self._digits[possible[self._digits]]
-            if len(digits):
-                return int(digits[0])
+            if (token := _first(closing.digits, possible)) is not None:
+                return token
             if possible.any():
                 return int(possible.argmax())
         return None
+
+
+class _ClosingTokens:
+    """Tokens of closing brackets, quotes and digits, by id, those that close most first.
+
+    Attributes:
+        after_text: those that begin with a quote: double ones, single ones.
+        structural: brackets, then quotes alone, which open and close an empty text, then a comma, which ends a number.
+        digits: single ones.
+        letter: one that stands for all; None: there is none.
+    """
+
+    def __init__(self, tokens: Sequence[bytes], special: set[int]) -> None:
+        def of(may_begin: bytes, may_follow: bytes) -> np.ndarray:
+            numbers = [
+                number
+                for number, token in enumerate(tokens)
+                if token and token[0] in may_begin and not token[1:].strip(may_follow) and number not in special
+            ]
+            return np.array(sorted(numbers, key=lambda number: (-len(tokens[number]), number)), np.int64)
+
+        self.after_text = [of(quote, BRACKETS) for quote in QUOTES]
+        quotes = [of(quote, quote) for quote in QUOTES]
+        self.structural = np.concatenate([of(BRACKETS, BRACKETS), *quotes, of(b",", b"")])
+        self.digits = of(DIGITS, b"")
+        self.letter = next((number for number, token in enumerate(tokens) if token == b"z"), None)
+
+
+def _first(tokens: np.ndarray, mask: np.ndarray) -> int | None:
+    """The first of some tokens that is allowed."""
+    allowed = tokens[mask[tokens]]
+    return int(allowed[0]) if len(allowed) else None
+
+
+def _rest_of(known: np.ndarray, matcher: Any, mask: np.ndarray) -> list[int] | None:
+    """The longest last part of an ending that ends the text from here; None: none does. The matcher is left there."""
+    for place in np.flatnonzero(mask[known]):
+        rest = known[place:].tolist()
+        count = matcher.try_consume_tokens(rest)
+        if count == len(rest) and matcher.is_accepting():
+            return rest
+        matcher.rollback(count)
+    return None
 
 
 class _TokenBytes:
