@@ -40,7 +40,7 @@ def test_json_has_processor_rates_and_packages(capsys, tmp_path):
     assert output["rates"]["bfloat16"] == 300.0
     assert output["precision"]["auto"] == "bfloat16"
     assert output["packages"]["torch"] == version("torch")
-    assert set(output["extras"]) == {"hub", "tensorboard"}
+    assert set(output["extras"]) == {"hub", "serve", "tensorboard"}
     assert output["offline"] is True
     assert output["disk"]["cache"] == "~/cache"
     assert str(tmp_path) not in text  # a bug report holds no names of the person's

@@ -24,6 +24,7 @@ from lmworks.kernels.reading import reading_rates
 
 EXTRAS = {
     "hub": "the Hugging Face hub: models (huggingface_hub) and data sets (datasets)",
+    "serve": "lmworks serve: models behind OpenAI's API",
     "tensorboard": "training curves as TensorBoard events",
 }
 """What a person gains by each extra; their packages stand in the metadata."""

@@ -42,6 +42,8 @@ GROUPS = {
     "use a model": {
         "chat": Verb("chat", True, "talk with a model"),
         "generate": Verb("generate", True, "continue a text"),
+        "serve": Verb("serve", True, "models behind OpenAI's API, for clients on this machine or others"),
+        "batch": Verb("batch", True, "a file of requests in the format of OpenAI's Batch API, answered"),
         "next": Verb("next", False, "the likeliest next tokens of a text, or the likelier next sentence"),
         "fill": Verb("fill", False, "fill the blanks of a text"),
         "translate": Verb("translate", True, "write the target of a text with an encoder-decoder"),
@@ -57,6 +59,7 @@ GROUPS = {
         "export": Verb("export", False, "write a model as a GGUF file, in 16 or 32 bits"),
         "quantize": Verb("quantize", False, "write a model as a GGUF file in fewer bits, and what that costs"),
         "combine": Verb("combine", False, "write a weighted sum of LoRA adapters as an adapter"),
+        "share": Verb("share", False, "publish the model of a run with its card, or a demo of it"),
     },
     "look": {
         "data": Verb("data", True, "what a model will see of a file; the named data sets"),

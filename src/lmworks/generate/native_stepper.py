@@ -27,13 +27,26 @@ class NativeStepper:
         context: tokens that a row may hold.
         kv_cache: the precision of keys and values, one of :data:`KV_CACHES`; None: float16, or float32 where the
             weights are. In int8 each has a scale, and both take about half the memory of float16.
+        adapter: the name of the adapter of the rows; None: none.
+
+    Attributes:
+        adapter: the same, of rows that are added from now on; those that are there keep theirs.
 
     Raises:
         InputError: there is no such precision.
     """
 
-    def __init__(self, engine: Any, vocab_size: int, context: int, *, kv_cache: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        vocab_size: int,
+        context: int,
+        *,
+        kv_cache: str | None = None,
+        adapter: str | None = None,
+    ) -> None:
         self._engine, self.vocab_size, self.context = engine, vocab_size, context
+        self.adapter = adapter
         self.has_encoder = False
         self.usage = Usage()
         self._sequences: list[int] = []
@@ -67,7 +80,7 @@ class NativeStepper:
             added, logits = self._read(rows, reserve)
             logits = np.concatenate((self.logits, logits)) if len(self.logits) else logits
         except BaseException:
-            self._remove([number for number in self._lengths if number not in self._sequences])
+            self._remove_others()
             raise
         self._sequences, self.logits = [*self._sequences, *added], logits
         self.usage.prompt_tokens += sum(map(len, rows))
@@ -124,8 +137,16 @@ class NativeStepper:
                 number = self._copy(number, length, min(length + RESERVE, self.context))
             used.add(number)
             sequences.append(number)
-        earlier, self._sequences, self.logits = self._sequences, sequences, self.logits[list(rows)]
-        self._remove([number for number in earlier if number not in used])
+        self._sequences, self.logits = sequences, self.logits[list(rows)]
+        self._remove_others()
+
+    def _remove_others(self) -> None:
+        """Sequences that are no rows; an interruption comes when they are gone."""
+        try:
+            self._remove([number for number in self._lengths if number not in self._sequences])
+        except BaseException:
+            self._remove([number for number in self._lengths if number not in self._sequences])
+            raise
 
     def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""
@@ -143,7 +164,7 @@ class NativeStepper:
 
     def _new(self, capacity: int) -> int:
         """The number of a new sequence without tokens."""
-        number = self._engine.add_sequence(capacity, cache=self._cache)
+        number = self._engine.add_sequence(capacity, cache=self._cache, adapter=self.adapter)
         self._lengths[number] = 0
         return number
 

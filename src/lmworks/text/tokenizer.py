@@ -219,6 +219,27 @@ class Tokenizer:
         place = repr(line if len(line) <= 60 else f"{line[:57]}...")
         raise InputError(fault, place, "leave the token out of the text, or take a model that has a row for it")
 
+    def fit(self, rows: int, place: str) -> list[str]:
+        """Say how many rows the model's embedding has; notes where there are ids beyond them.
+
+        Published models often have tokenizers with a few added tokens that were never given rows. They open; a text
+        that holds such a token is refused when it is encoded.
+
+        Raises:
+            InputError: every text begins or ends with such a token, so that none could be read.
+        """
+        highest = self.highest_id
+        if highest < rows:
+            return []
+        self.rows = rows
+        self.check_rows([*self.opening, *self.closing], place)
+        names = [token for token, index in self.added.items() if index >= rows]
+        few = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        return [
+            f"the tokenizer has ids up to {highest}, the embedding {rows} rows: texts with tokens beyond them "
+            f"({few or 'none of them added'}) are refused"
+        ]
+
     # Ids -> text
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -227,19 +248,24 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> str:
         """One token as a person reads it: spaces as spaces, bytes of a split character as ``\\xe2``."""
+        if self.core.id_to_token(token_id) is None:
+            return f"<no token {token_id}>"
+        return self.token_bytes(token_id).decode("utf-8", errors="backslashreplace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token adds within a text, in UTF-8: a part of a character may be a token. Of a special token its
+        name; empty where there is no such token."""
         token = self.core.id_to_token(token_id)
         if token is None:
-            return f"<no token {token_id}>"
+            return b""
         if token in self.specials:
-            return token
+            return token.encode()
         if self._byte_level:
-            raw = bytearray()
-            for sign in token:
-                raw += _SIGN_TO_BYTE[sign].to_bytes(1, "big") if sign in _SIGN_TO_BYTE else sign.encode()
-            return raw.decode("utf-8", errors="backslashreplace")
+            signs = (bytes([_SIGN_TO_BYTE[sign]]) if sign in _SIGN_TO_BYTE else sign.encode() for sign in token)
+            return b"".join(signs)
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes([int(token[3:5], 16)]).decode("utf-8", errors="backslashreplace")
-        return token.replace("▁", " ")
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()
 
     @property
     def vocab_size(self) -> int:

@@ -111,7 +111,7 @@ void attend_part(const Cached& cached, const Queries& queries, Size part, const 
 // --- many tokens of one sequence
 
 static_assert(ATTENTION_ROWS % TILE_ROWS == 0 && ATTENTION_ROWS % MATRIX_TILE == 0 && ATTENTION_KEYS % TILE_COLUMNS == 0 && ATTENTION_KEYS % MATRIX_TILE_DEPTH == 0);
-constexpr Size FEWEST_BLOCK_TOKENS = 16;
+constexpr Size FEWEST_BLOCK_TOKENS = 32;  // fewer get the bits of one after the other, as guessed tokens must
 
 // Products of a block of queries with keys, and of weights with values, in float32.
 class FloatProducts {

@@ -1,0 +1,74 @@
+"""The thread that computes: it owns the models of a server and gives each a turn after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from lmworks.serve.request import Stopping
+
+
+class Queue(Protocol):
+    """The requests for one model (serve/scheduler.py, serve/embedding_queue.py).
+
+    Attributes:
+        wake: what it calls when a request has come.
+    """
+
+    wake: Callable[[], None]
+
+    def turn(self) -> bool:
+        """Do a short piece of work; whether there is more."""
+
+    def fail_all(self, error: Exception) -> None:
+        """Let all requests fail."""
+
+
+class Worker:
+    """The thread.
+
+    Args:
+        queues: of all models.
+    """
+
+    def __init__(self, queues: Sequence[Queue]) -> None:
+        self._queues = queues
+        self._work = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="lmworks-serve", daemon=True)
+        for queue in queues:
+            queue.wake = self._work.set
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether it works."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End after the turn that it is at; requests that are not done fail."""
+        self._is_stopping = True
+        self._work.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._work.clear()
+            is_busy = False
+            for queue in self._queues:
+                is_busy |= self._turn(queue)
+            if not is_busy and not self._is_stopping:
+                self._work.wait()
+        for queue in self._queues:
+            queue.fail_all(Stopping("the server is stopping"))
+
+    def _turn(self, queue: Queue) -> bool:
+        """A turn of one model; what fails there ends its requests, and not the thread."""
+        try:
+            return queue.turn()
+        except Exception as error:
+            queue.fail_all(error)
+            return True
