@@ -14,7 +14,7 @@ BINARY = ["0100000010", "1110010000"]
 NAMES = ["aabbdcccedda", "babbbccceddd"]
 """Krippendorff (2011), section C: two observers, twelve units; alpha = 0.692."""
 FOUR = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
-"""Krippendorff (2011), section D: four observers, twelve units, dots where nothing was said; nominal alpha = 0.743, interval
+"""Krippendorff (2011), section D: four observers, twelve units, dots for gaps; nominal alpha = 0.743, interval
 alpha = 0.849."""
 
 

@@ -170,7 +170,9 @@ def test_choices_that_are_none_are_refused_and_not_kept(test, values, place):
     assert lines(test) == []
 
 
-@pytest.mark.parametrize("scores", [[{"a": 1}], [{"a": 1}, {"b": 1}], [{"a": 0}, {"a": 1}], [{"a": 6}, {"a": 1}], [{"a": 1.5}, {"a": 1}]])
+@pytest.mark.parametrize(
+    "scores", [[{"a": 1}], [{"a": 1}, {"b": 1}], [{"a": 0}, {"a": 1}], [{"a": 6}, {"a": 1}], [{"a": 1.5}, {"a": 1}]]
+)
 def test_scores_that_are_none_are_refused_and_not_kept(tmp_path, scores):
     test = make_test(tmp_path / "test", by="scores", criteria=["a"])
     with pytest.raises(InputError) as refused:

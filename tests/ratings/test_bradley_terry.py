@@ -30,7 +30,7 @@ PUBLISHED = {
     "Boston": (1.1077, 0.3339),
     "Cleveland": (0.6839, 0.3319),
 }
-"""Strengths beside Baltimore's and their standard errors (Turner & Firth 2012, Bradley-Terry models in R, section 3)."""
+"""Strengths beside Baltimore's, standard errors (Turner & Firth 2012, Bradley-Terry models in R, section 3)."""
 
 
 def choices(wins: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,13 +117,7 @@ def test_the_covariance_is_the_inverse_of_the_second_derivatives():
 
     size, units = 1e-3, np.eye(2) * 1e-3
     second = np.array(
-        [
-            [
-                likelihood(a + b) - likelihood(a - b) - likelihood(b - a) + likelihood(-a - b)
-                for b in units
-            ]
-            for a in units
-        ]
+        [[likelihood(a + b) - likelihood(a - b) - likelihood(b - a) + likelihood(-a - b) for b in units] for a in units]
     ) / (4 * size**2)
     assert strengths.covariance == pytest.approx(basis.T @ np.linalg.inv(-second) @ basis, rel=1e-4)
 

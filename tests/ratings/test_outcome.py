@@ -76,7 +76,11 @@ def test_three_models_are_told_apart_as_they_are(tmp_path):
     assert [strength.name for strength in result.strengths] == ["good", "fair", "poor"]
     for strength in result.strengths:
         assert strength.low - 0.15 <= truth[strength.name] <= strength.high + 0.15  # ties draw strengths together
-    assert [(pair.first, pair.second) for pair in result.pairs] == [("good", "fair"), ("good", "poor"), ("fair", "poor")]
+    assert [(pair.first, pair.second) for pair in result.pairs] == [
+        ("good", "fair"),
+        ("good", "poor"),
+        ("fair", "poor"),
+    ]
     assert [pair.adjusted_p_value for pair in result.pairs] == holm([pair.wins.p_value for pair in result.pairs])
     assert all(pair.adjusted_p_value < 0.05 for pair in result.pairs)
 

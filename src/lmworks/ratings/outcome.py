@@ -204,9 +204,7 @@ def _scores(test: BlindTest, ratings: list[Rating]) -> dict[str, PairedCompariso
         return {}
     result = {}
     for criterion in [*criteria, *([MEAN] if len(criteria) > 1 else [])]:
-        figures = {
-            model: RowFigures.of([_mean_score(group, model, criterion) for group in groups]) for model in models
-        }
+        figures = {model: RowFigures.of([_mean_score(group, model, criterion) for group in groups]) for model in models}
         result[criterion] = compare(figures)
     return result
 

@@ -93,7 +93,8 @@ def rating_of(line: Mapping[str, Any], settings: BlindTestSettings, prompts: int
     """
     kinds: dict[str, tuple[type, ...]] = {"rater": (str,), "prompt": (int,), "order": (list,), "best": (list,)}
     check_kinds(line, {**kinds, "scores": (dict,), "seconds": (float,)}, place)
-    rater, prompt, order, best, scores = (line.get(name) for name in ("rater", "prompt", "order", "best", "scores"))
+    values: list[Any] = [line.get(name) for name in ("rater", "prompt", "order", "best", "scores")]
+    rater, prompt, order, best, scores = values
     is_known = rater and prompt in range(prompts) and order and all(model in settings.models for model in order)
     if not (is_known and all(model in order for model in best or ()) and _are_scores(scores, order, settings.criteria)):
         raise InputError("is no rating of this test", place, "restore the line, or delete it where it is damaged")
@@ -105,6 +106,8 @@ def _are_scores(scores: dict[str, Any] | None, order: list[str], criteria: list[
     if scores is None:
         return True
     return set(scores) == set(order) and all(
-        isinstance(given, dict) and set(given) == set(criteria) and all(isinstance(score, int) for score in given.values())
+        isinstance(given, dict)
+        and set(given) == set(criteria)
+        and all(isinstance(score, int) for score in given.values())
         for given in scores.values()
     )
