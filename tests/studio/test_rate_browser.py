@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,13 @@ def go(browser: Any, studio: Studio, rest: str) -> None:
 
 
 def wait(browser: Any, script: str, *values: Any) -> Any:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(f"return {script}", *values))
+    """What a script gives, once that is something; fails with what the page shows instead."""
+    end = time.monotonic() + 30
+    while not (value := browser.execute_script(f"return {script}", *values)):
+        seen = browser.execute_script("return document.body.innerText")
+        assert time.monotonic() < end, f"{script} did not come; the page: {seen}; {browser.get_log('browser')}"
+        time.sleep(0.05)
+    return value
 
 
 def press(browser: Any, keys: str) -> None:
