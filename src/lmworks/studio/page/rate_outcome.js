@@ -43,11 +43,12 @@ function draw(place, studio, name, result) {
   );
 }
 
-function summary({ progress, raters }) {
+function summary({ progress, raters, first_shown }) {
   const by = Object.entries(raters).map(([rater, count]) => `${rater} ${count}`);
   const rest = [
     progress.skipped ? `${progress.skipped} skipped` : "",
     progress.identical ? `${progress.identical} with identical answers, which count as ties` : "",
+    first_shown ? `the answer shown first was chosen ${first_shown.chosen} of ${first_shown.ratings} times` : "",
   ];
   return [`${progress.rated} of ${progress.prompts} prompts rated`, by.join(", "), ...rest].filter(Boolean).join(" · ");
 }
@@ -59,7 +60,7 @@ function warnings(studio, { warnings }) {
 }
 
 const span = (low, high, digits = 2) => `${signed(low, digits)} … ${signed(high, digits)}`;
-const signed = (value, digits = 2) => (value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
+const signed = (value, digits = 2) => `${value < 0 && Number(value.toFixed(digits)) ? "−" : ""}${Math.abs(value).toFixed(digits)}`;
 const rate = (value) => (value === null ? "–" : `${Math.round(value * 100)} %`);
 const chance = (value) => (value < 0.001 ? "< 0.001" : value.toFixed(3));
 
