@@ -62,6 +62,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         for served in service.models.values():
             print(_described(served))
         url = server.url_of(listener, "https" if certificate else "http")
+        listener.listen(server.BACKLOG)  # so that whoever reads the next line can connect
         print(f"serving at {url}/v1 (Ctrl-C stops)", flush=True)
         server.run(server.make_server(make_app(service, keys), settings.stop_limit, certificate), listener)
     return 0

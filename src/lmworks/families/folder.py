@@ -28,7 +28,6 @@ from lmworks.families.opened import (
     Opened,
     dtype_of,
     fill,
-    fit_tokenizer,
     not_finite,
     read_dtype,
     shapes_of,
@@ -79,7 +78,7 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
     if tokenizer is not None:
         tokenizer.end_ids = {token for token in tokenizer.end_ids if token < config.vocab_size}
         tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
-        notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
+        notes += tokenizer.fit(config.vocab_size, str(folder))
     pooling, more = read_pooling(folder)
     notes += [*more, *not_finite(tensors, str(folder), drops=storage is not None)]
     held = tensors if storage is None else with_storages(network, tensors)

@@ -44,7 +44,13 @@ class ApiError(Exception):
 
     def event(self, number: int) -> dict[str, Any]:
         """The event of OpenAI's Responses, of this number, by which a stream ends that failed."""
-        return {"type": "error", "sequence_number": number, "message": self.message, "param": self.param, "code": self.code}
+        return {
+            "type": "error",
+            "sequence_number": number,
+            "message": self.message,
+            "param": self.param,
+            "code": self.code,
+        }
 
 
 def as_api_error(error: Exception) -> ApiError:

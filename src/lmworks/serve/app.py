@@ -89,7 +89,9 @@ def make_app(service: Service, keys: ApiKeys) -> Starlette:
     middleware = [Middleware(Guard, keys=keys, metrics=service.metrics, paths=paths, log_texts=settings.log_texts)]
     if settings.cors_origins:  # before the guard: a browser asks whether it may ask without a key
         origins = list(settings.cors_origins)
-        middleware.insert(0, Middleware(CORSMiddleware, allow_origins=origins, allow_headers=["*"], allow_methods=["*"]))
+        middleware.insert(
+            0, Middleware(CORSMiddleware, allow_origins=origins, allow_headers=["*"], allow_methods=["*"])
+        )
     errors = (ApiError, InputError, QueueFull, Stopping, TimeLimit)
     app = Starlette(
         routes=ROUTES,

@@ -19,6 +19,7 @@ from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.head_requests import SEQUENCE
 from lmworks.serve.label_queue import LabelQueue
 from lmworks.serve.native_backend import NativeBackend
+from lmworks.serve.prompt_parts import FEWEST_TERNARY, FEWEST_TILED
 from lmworks.serve.request import Choice, GenerationRequest
 from lmworks.serve.scheduler import Observer, Scheduler
 from lmworks.serve.settings import ServeSettings
@@ -182,8 +183,9 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
 
 
 def _native_backend(model: NativeModel, settings: ServeSettings) -> NativeBackend:
-    size, context = model.config.vocab_size, model.context
-    return NativeBackend(model.engine, size, context, settings.parallel, settings.cache_bytes, model.kv_cache)
+    size, context, most = model.config.vocab_size, model.context, settings.parallel
+    fewest = FEWEST_TERNARY if any(name.startswith("TQ") for name in model.weight_formats) else FEWEST_TILED
+    return NativeBackend(model.engine, size, context, most, settings.cache_bytes, fewest, model.kv_cache)
 
 
 def _labels_in_words(model: LanguageModel) -> bool:

@@ -51,7 +51,8 @@ class ServeSettings(EngineSettings):
     tls_certificate: str | None = Field(None, description="A PEM file with the certificate chain: serve HTTPS.")
     tls_key: str | None = Field(None, description="A PEM file with its key, where the certificate file has none.")
     cors_origins: list[str] = Field(
-        default_factory=list, description="Web pages of these origins may ask, such as https://example.org; '*': of all."
+        default_factory=list,
+        description="Web pages of these origins may ask, such as https://example.org; '*': of all.",
     )
     log_texts: bool = Field(False, description="Write the bodies of requests into the log, with their texts.")
 
