@@ -125,8 +125,11 @@ def test_prompts_come_from_a_file_of_the_folder(studio, tmp_path):
 
 def test_prompts_that_are_too_long_are_left_out_and_said(studio):
     test = studio.make(prompts=["word " * 600, "Who?"])
-    progress = studio.answered(test)["progress"]
+    state = studio.answered(test)
+    progress = state["progress"]
     assert (progress["missing"], progress["unanswered"], progress["left"]) == (0, 1, 1)
+    assert all("cannot answer 1 prompt: the prompt has" in note for note in state["notes"])
+    assert len(state["notes"]) == 2
     item = next_of(studio, test, "anna")
     assert item["messages"][0]["content"] == "Who?"
     studio.ask("rating", {"test": test, "rater": "anna", "prompt": item["prompt"], "best": [0]})
@@ -201,3 +204,13 @@ def test_a_damaged_test_is_named_and_the_others_are_listed(studio, tmp_path):
     listed = studio.ask("tests")
     assert [test["name"] for test in listed["tests"]] == ["ratings/first"]
     assert listed["faults"][0].startswith("ratings/bad")
+
+
+def test_a_model_without_a_chat_template_continues_the_prompt(models, tmp_path):
+    base = open_models(tmp_path / "models")[FIRST]
+    base.tokenizer.chat_template = None
+    with running_studio({FIRST: base, SECOND: models[SECOND]}, tmp_path) as studio:
+        test = studio.make(prompts=["Who?"])
+        assert studio.answered(test)["progress"]["missing"] == 0
+    answer = BlindTest(tmp_path / test).answers.all()[0, FIRST]
+    assert answer.text == base.generate("Who?", max_tokens=8, temperature=0).strip()

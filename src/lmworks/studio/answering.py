@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +17,8 @@ from lmworks.serve.api_errors import ApiError, about_field, as_api_error
 from lmworks.serve.request import Finished, GenerationRequest, Piece, QueueFull
 from lmworks.serve.served_model import ServedModel
 from lmworks.serve.token_choice import ChoiceSettings
-from lmworks.studio.models import Models
+from lmworks.studio.models import Models, described
+from lmworks.text.messages import Message
 
 AT_A_TIME = 16
 """Answers that are asked for at a time: enough to fill a batch, few enough to leave places to people who chat."""
@@ -91,24 +93,35 @@ class Answering:
         """One answer, or why there can be none."""
         try:
             with about_field("prompt"):
-                conversation = await run_in_threadpool(served.conversation, test.prompts[prompt])
-            room = check_prompt(served, conversation.ids, "prompt")
+                ids, stop = await run_in_threadpool(_read, served, test.prompts[prompt])
+            room = check_prompt(served, ids, "prompt")
         except ApiError as error:
             return Answer(None, failure=error.message)
         settings = test.settings
-        sampling = SamplingSettings(
-            temperature=settings.temperature, top_p=settings.top_p, stop=list(conversation.stop)
-        )
+        sampling = SamplingSettings(temperature=settings.temperature, top_p=settings.top_p, stop=stop)
         limit = settings.max_tokens if room is None else min(settings.max_tokens, room)
         seed = derived_seed(settings.seed, f"{served.name} {prompt}")
         while True:
             inbox = Inbox()
             request = GenerationRequest(inbox.send, self._time_limit)
-            served.add_choice(request, conversation.ids, limit, ChoiceSettings(sampling), seed)
+            served.add_choice(request, ids, limit, ChoiceSettings(sampling), seed)
             try:
                 return await _written(request, inbox, served)
             except QueueFull as error:
                 await asyncio.sleep(error.retry_after)
+
+
+def _read(served: ServedModel, messages: Sequence[Message]) -> tuple[list[int], list[str]]:
+    """The ids of a conversation as a model reads it, and texts at which its answer ends. A model that only continues
+    texts, since it learned no conversations, reads the text of a single message.
+
+    Raises:
+        InputError: it cannot read this.
+    """
+    if described(served)["reads"] == "text" and len(messages) == 1:
+        return served.text(messages[0]["content"]), []
+    prompt = served.conversation(messages)
+    return prompt.ids, list(prompt.stop)
 
 
 async def _written(request: GenerationRequest, inbox: Inbox, served: ServedModel) -> Answer:

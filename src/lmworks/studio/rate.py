@@ -208,7 +208,7 @@ class _Requests:
         test = await run_in_threadpool(self._tests.open, name)
         answering = self._answers(request)
         state = {"is_answering": answering.is_running(test), "failure": answering.failure(test)}
-        notes = [*test.notes, *await run_in_threadpool(test.file_notes)]
+        notes = await run_in_threadpool(lambda: [*test.notes, *test.answers.failures(), *test.file_notes()])
         return JsonResponse({**await run_in_threadpool(summary, test, name), **state, "notes": notes})
 
     async def answer(self, request: Request) -> Response:
