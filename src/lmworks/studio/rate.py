@@ -141,7 +141,7 @@ class BlindTests:
 
 def summary(test: BlindTest, name: str) -> dict[str, Any]:
     """A test in a list."""
-    raters = {rating.rater for rating in test.ratings()}
+    raters = {rating.rater for rating in test.ratings() if not rating.is_skipped}
     settings = test.settings.model_dump(mode="json")
     return {"name": name, "settings": settings, "raters": len(raters), "progress": asdict(test.progress())}
 
