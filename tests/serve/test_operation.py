@@ -288,5 +288,5 @@ def test_the_api_is_described(url):
         if "requestBody" in operation:
             reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
             schema = description["components"]["schemas"][reference.rpartition("/")[2]]
-            assert "model" in schema["required"]
+            assert {"model", "lora_name"} & {*schema["required"]}
             assert schema["additionalProperties"] is False

@@ -31,11 +31,13 @@ class _Text:
         prompt: all of it.
         ids: tokens that the engine has.
         all_logits: whether the logits after every token of the prompt are wanted.
+        adapter: with which it is computed.
     """
 
     prompt: list[int]
     ids: list[int] = field(default_factory=list)
     all_logits: bool = False
+    adapter: str | None = None
 
 
 class NativeBackend:
@@ -74,18 +76,18 @@ class NativeBackend:
         """The prompt."""
         return list(prompt)
 
-    def add(self, prompt: Sequence[int], all_logits: bool = False) -> tuple[int, int]:
-        """A new sequence; the longest beginning that another one has is copied from it."""
-        text = _Text(list(prompt), all_logits=all_logits)
+    def add(self, prompt: Sequence[int], all_logits: bool = False, adapter: str | None = None) -> tuple[int, int]:
+        """A new sequence; the longest beginning that another one with the same adapter has is copied from it."""
+        text = _Text(list(prompt), all_logits=all_logits, adapter=adapter)
         capacity = len(prompt) + RESERVE if self.context is None else min(len(prompt) + RESERVE, self.context)
-        source, known = (0, 0) if all_logits else self._longest_beginning(text.prompt)
+        source, known = (0, 0) if all_logits else self._longest_beginning(text)
         if known:
             number = self._engine.copy_sequence(source, known, capacity)
             text.ids = text.prompt[:known]
             if source in self._kept:
                 self._kept[source] = self._kept.pop(source)
         else:
-            number = self._engine.add_sequence(capacity, cache=self._precision)
+            number = self._engine.add_sequence(capacity, cache=self._precision, adapter=adapter)
         self._texts[number] = text
         return number, known
 
@@ -128,16 +130,24 @@ class NativeBackend:
             del self._kept[oldest]
             self._engine.remove_sequence(oldest)
 
+    def forget_adapter(self, adapter: str) -> None:
+        """Remove the ended sequences that were kept for reuse."""
+        for number in [number for number, text in self._kept.items() if text.adapter == adapter]:
+            del self._kept[number]
+            self._engine.remove_sequence(number)
+
     def cache_bytes(self) -> int:
         """Bytes of keys and values."""
         return int(self._engine.sizes()[1])
 
-    def _longest_beginning(self, prompt: list[int]) -> tuple[int, int]:
+    def _longest_beginning(self, new: _Text) -> tuple[int, int]:
         """The sequence of which most can be reused, and how many tokens; 0 of sequence 0 where there is none."""
         best = (0, 0)
         for number, text in chain(self._texts.items(), self._kept.items()):
-            shared = _shared(text.ids, prompt)
-            known = reusable_length(shared, self._tiled(text), len(prompt), self._fewest)
+            if text.adapter != new.adapter:
+                continue
+            shared = _shared(text.ids, new.prompt)
+            known = reusable_length(shared, self._tiled(text), len(new.prompt), self._fewest)
             if known > best[1]:
                 best = (number, known)
         return best
