@@ -207,7 +207,7 @@ class Chat {
       if (event.key === "Escape") { event.stopPropagation(); back(); }
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); done(); }
     }, oninput: () => fit(input) });
-    const done = () => { const changed = input.value.trim(); back(); if (changed) use(changed); };
+    const done = () => { const changed = input.value; back(); if (changed.trim()) use(changed); };
     replace(place, element("div", { class: "editor" }, input, element("div", { class: "row end" },
       element("button", { type: "button", onclick: back }, "Cancel"), element("button", { type: "button", class: "primary", onclick: done }, word))));
     fit(input);
