@@ -143,9 +143,15 @@ def count_without_loss(item: Row | Example, report: Report) -> None:
 
 def count_specials(rows: Sequence[Row], tokenizer: Tokenizer, report: Report) -> None:
     """Count the rows whose own text writes out a special token."""
-    if tokenizer.specials:
-        special = re.compile("|".join(map(re.escape, tokenizer.specials)))
-        report.with_specials += sum(any(special.search(text) for text in _texts_of(row)) for row in rows)
+    report.with_specials += len(rows_with_specials(rows, tokenizer))
+
+
+def rows_with_specials(rows: Sequence[Row], tokenizer: Tokenizer) -> list[Row]:
+    """The rows whose own text writes out a special token."""
+    if not tokenizer.specials:
+        return []
+    special = re.compile("|".join(map(re.escape, tokenizer.specials)))
+    return [row for row in rows if any(special.search(text) for text in _texts_of(row))]
 
 
 def note_rows(report: Report, nothing: str) -> None:
