@@ -177,18 +177,7 @@ def _print_report(examples: Examples) -> None:
         f"the examples have {report.tokens:,} tokens, {report.loss_tokens:,} of them with loss ({share:.1%}); "
         f"the longest has {report.longest:,}"
     )
-    counts = {
-        "truncated rows": report.truncated,
-        "tokens cut off": report.dropped_tokens,
-        "rows left out as too long": report.too_long,
-        "texts divided into chunks": report.chunked,
-        "rows with no token to learn": report.no_trainable,
-        "rows whose end of turn carries no loss": report.end_without_loss,
-        "rows that write out special tokens": report.with_specials,
-        "bad rows skipped": report.skipped,
-    }
-    for name, count in counts.items():
-        if count:
-            print(f"{name}: {count:,}")
+    for name, count in report.unusual().items():
+        print(f"{name}: {count:,}")
     for note in report.notes:
         print(f"note: {note}")

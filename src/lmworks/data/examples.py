@@ -57,6 +57,20 @@ class Report:
     first_no_trainable: str = ""
     first_end_without_loss: str = ""
 
+    def unusual(self) -> dict[str, int]:
+        """The counts of what a person should look at, by names in words; without those that are 0."""
+        counts = {
+            "truncated rows": self.truncated,
+            "tokens cut off": self.dropped_tokens,
+            "rows left out as too long": self.too_long,
+            "texts divided into chunks": self.chunked,
+            "rows with no token to learn": self.no_trainable,
+            "rows whose end of turn carries no loss": self.end_without_loss,
+            "rows that write out special tokens": self.with_specials,
+            "bad rows skipped": self.skipped,
+        }
+        return {name: count for name, count in counts.items() if count}
+
 
 @dataclass
 class Examples:
