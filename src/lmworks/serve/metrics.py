@@ -62,6 +62,11 @@ class Metrics:
         self._gauges["waiting"].labels(model).set_function(waiting)
         self._gauges["running"].labels(model).set_function(running)
 
+    def unwatch(self, model: str) -> None:
+        """Forget a model that is no longer served; what was counted of it stays."""
+        for gauge in self._gauges.values():
+            gauge.remove(model)
+
     def text(self) -> bytes:
         """All counts in Prometheus' format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The application of a studio: the server's own, with the page, its files and the routes of its tabs."""
+"""The application of a studio: the server's own, with the page, its files and the requests of its tabs."""
 
 from __future__ import annotations
 
@@ -14,43 +14,40 @@ from lmworks.serve.access import ApiKeys
 from lmworks.serve.api_errors import ApiError
 from lmworks.serve.app import make_app
 from lmworks.serve.service import Service
-from lmworks.studio import chat, data, rate, runs, start
+from lmworks.studio import data, models, rate, runs, start
 from lmworks.studio.access import PAGE, StudioAccess
 from lmworks.studio.folders import Folders
+from lmworks.studio.models import Models, OpenModel
 
 TABS: tuple[Callable[[Folders], list[Route]], ...] = (
-    chat.routes,
+    models.routes,
     data.routes,
     start.routes,
     runs.routes,
     rate.routes,
 )
-"""Each tab's own requests, under /studio/api/NAME; its part of the page is page/NAME.js."""
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""The requests of the tabs, under /studio/api/NAME; their part of the page is page/NAME.js. Chat asks the server's own
+API, and for models, as others do."""
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def make_studio(service: Service, folders: Folders, token: str, port: int) -> Starlette:
+def make_studio(service: Service, folders: Folders, open_model: OpenModel, token: str, port: int) -> Starlette:
     """The application of a studio.
 
     Args:
-        service: the server's state; models may be added to it while it runs.
-        folders: what people may see and use.
-        token: whoever has it may do everything.
+        service: the server's state; models are added to it when somebody asks for them.
+        folders: what may be read and written.
+        open_model: opens a model for generation.
+        token: whoever has it may do everything that the page does.
         port: at which it is served.
     """
     app = make_app(service, ApiKeys())
     app.router.routes += [Route("/", _to_page), Route(PAGE, _page), Route(f"{PAGE}/page/{{name}}", _file)]
     for routes in TABS:
         app.router.routes += routes(folders)
-    app.state.folders = folders
+    app.state.models = Models(service, folders, open_model)
     app.add_middleware(StudioAccess, token=token, port=port)
     return app
-
-
-def folders_of(request: Request) -> Folders:
-    """The folders of a studio."""
-    folders: Folders = request.app.state.folders
-    return folders
 
 
 async def _to_page(request: Request) -> Response:
@@ -71,8 +68,8 @@ def _content(name: str) -> Response:
     Raises:
         ApiError: there is no such file.
     """
-    suffix = f".{name.rpartition('.')[2]}"
-    file = resources.files("lmworks.studio").joinpath("page", name)
-    if suffix not in KINDS or "/" in name or "\\" in name or not file.is_file():
+    folder = resources.files("lmworks.studio").joinpath("page")
+    if name not in {file.name for file in folder.iterdir()}:
         raise ApiError(404, f"the page has no file {name[:80]!r}", code="no_such_path")
-    return Response(file.read_bytes(), media_type=KINDS[suffix])
+    kind = KINDS[f".{name.rpartition('.')[2]}"]
+    return Response(folder.joinpath(name).read_bytes(), media_type=kind)

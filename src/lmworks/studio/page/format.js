@@ -1,43 +1,47 @@
-// Numbers as people read them, as lmworks.base.figures writes them in reports.
+// Numbers as people read them, the same as lmworks/base/figures.py writes them in reports.
 
 export const UNKNOWN = "–";
 
-// Four significant digits; a dash where there is no number.
-export function number(value) {
-  if (typeof value !== "number" || !Number.isFinite(value)) return UNKNOWN;
-  const size = Math.abs(value);
-  if (Number.isInteger(value) || size >= 1000) return Math.round(value).toLocaleString("en");
-  if (size > 0 && size < 0.001) return value.toExponential(1);
-  return String(Number(value.toPrecision(size >= 1 ? 4 : 3)));
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
+// So many significant digits, written out: 1234.5 -> 1,230; 0.01234 -> 0.0123. Whole numbers stay whole.
+export function number(value, digits = 3) {
+  if (!isNumber(value)) return UNKNOWN;
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return value.toLocaleString("en");
+  const places = digits - 1 - Math.floor(Math.log10(Math.abs(value)));
+  if (places > 9 || places < -12) return value.toExponential(digits - 1);
+  const rounded = Number(value.toPrecision(digits));
+  const kept = Math.max(places, 0);
+  return rounded.toLocaleString("en", { minimumFractionDigits: kept, maximumFractionDigits: kept });
 }
 
-export function percent(share) {
-  if (typeof share !== "number" || !Number.isFinite(share)) return UNKNOWN;
-  const value = share * 100;
-  if (value > 0 && value < 0.1) return "<0.1%";
-  return `${value < 10 ? value.toFixed(1) : value.toFixed(value > 99 && value < 100 ? 1 : 0)}%`;
-}
+// 0.0123 -> 1.23 %
+export const percent = (share, digits = 3) => (isNumber(share) ? `${number(100 * share, digits)} %` : UNKNOWN);
 
 export function bytes(value) {
-  if (typeof value !== "number") return UNKNOWN;
+  if (!isNumber(value)) return UNKNOWN;
   const units = ["B", "kB", "MB", "GB", "TB"];
   let size = value, unit = 0;
-  while (size >= 999.5 && unit < units.length - 1) { size /= 1000; unit += 1; }
-  return `${unit && size < 9.95 ? size.toFixed(1) : Math.round(size)} ${units[unit]}`;
+  while (size >= 999.95 && unit < units.length - 1) { size /= 1000; unit += 1; }
+  return `${number(size)} ${units[unit]}`;
 }
 
+// 8.2 s, 3 min 05 s, 2 h 04 min
 export function seconds(value) {
-  if (typeof value !== "number" || !Number.isFinite(value)) return UNKNOWN;
+  if (!isNumber(value)) return UNKNOWN;
+  const two = (part) => String(part).padStart(2, "0");
   if (value < 1) return `${Math.round(value * 1000)} ms`;
-  if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
-  if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
-  return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
+  if (value < 100) return `${number(value, value < 10 ? 2 : 3)} s`;
+  const whole = Math.round(value);
+  if (value < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  const minutes = Math.round(value / 60);
+  return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
 }
 
-// Seconds since 1970 as date and time of the person.
+// Seconds since 1970 as date and time where the person is: 2026-11-28 08:42
 export function date(value) {
-  if (typeof value !== "number") return UNKNOWN;
+  if (!isNumber(value)) return UNKNOWN;
   const day = new Date(value * 1000), two = (part) => String(part).padStart(2, "0");
-  const date = `${day.getFullYear()}-${two(day.getMonth() + 1)}-${two(day.getDate())}`;
-  return `${date} ${two(day.getHours())}:${two(day.getMinutes())}`;
+  const parts = [day.getFullYear(), two(day.getMonth() + 1), two(day.getDate())];
+  return `${parts.join("-")} ${two(day.getHours())}:${two(day.getMinutes())}`;
 }

@@ -15,7 +15,8 @@
 //   chart(element, series, options)   draws lines into an element; again with more points: see chart.js
 //   show(tab, rest)                   go to a tab
 //   notice(message)                   tell an error above the tab until the next one; null takes it away
-//   models()                          the models that may be asked (see models.py), newest list each time
+//   models()                          [{ name, kind, state, … }]: the models that may be asked (see models.py)
+//   openModel(name)                   opens a model, so that /v1 has it; gives what is known of it
 //   format                            number, bytes, seconds, percent, date as texts
 
 import { events, get, post } from "./api.js";
@@ -32,7 +33,7 @@ import * as rate from "./rate.js";
 const TABS = { chat, data, start, runs, rate };
 const PAPERS = { system: "Paper: as the system", light: "Paper: light", dark: "Paper: dark" };
 
-const studio = { get, post, events, element, svg, replace, markdown, chart, format, show, notice, models };
+const studio = { get, post, events, element, svg, replace, markdown, chart, format, show, notice, models, openModel };
 
 function show(tab, rest = "") {
   const hash = `#${tab}${rest && "/" + rest.split("/").map(encodeURIComponent).join("/")}`;
@@ -50,6 +51,7 @@ function notice(message) {
 }
 
 const models = async () => (await get("/studio/api/models")).models;
+const openModel = (name) => post("/studio/api/models/open", { name });
 
 const panels = {};
 
