@@ -21,16 +21,13 @@ from lmworks.adapt import registry as methods
 from lmworks.base.errors import InputError
 from lmworks.base.journal import JOURNAL
 from lmworks.baselines import tfidf_settings
-from lmworks.comparisons import comparison_page
-from lmworks.comparisons.comparison_state import STATE, State, is_comparison
+from lmworks.comparisons.comparison_state import STATE
 from lmworks.comparisons.contenders import CONTENDERS
-from lmworks.reports import card, page
 from lmworks.run import ngram_recipe
 from lmworks.serve.bodies import read_body
 from lmworks.serve.event_stream import EventStream, JsonResponse
 from lmworks.serve.schemas import Body
 from lmworks.studio import processes, progress, settings_form, sources
-from lmworks.studio.access import FRAME_POLICY
 from lmworks.studio.folders import Folders, shown
 from lmworks.studio.plans import failure_of, planning
 from lmworks.studio.run_requests import PLACES, RunBody, RunRequest, resume_words
@@ -64,7 +61,6 @@ def routes(folders: Folders) -> list[Route]:
         "begin": (tab.begin, "POST"),
         "runs": (tab.runs, "GET"),
         "watch": (tab.watch, "GET"),
-        "page": (tab.page, "GET"),
         "stop": (partial(tab.change, processes.stop), "POST"),
         "resume": (partial(tab.change, tab.resume), "POST"),
         "forget": (partial(tab.change, processes.forget), "POST"),
@@ -203,18 +199,6 @@ class _Start:
             "text": text,
             "output": end,
         }
-
-    async def page(self, request: Request) -> Response:
-        """GET page?run=RUN: the report card of a run, or the page of a comparison, as far as it has come."""
-        run = self._known(request.query_params.get("run", ""))
-        content = await run_in_threadpool(_report, run)
-        return Response(content, media_type="text/html", headers={"Content-Security-Policy": FRAME_POLICY})
-
-
-def _report(run: Path) -> str:
-    if is_comparison(run):
-        return comparison_page.render(State.read(run))
-    return page.render(card.build(run))
 
 
 def _methods(verb: str) -> list[dict[str, str]]:
