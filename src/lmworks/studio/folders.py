@@ -10,6 +10,8 @@ from lmworks.base.errors import InputError
 
 DEEPEST = 6
 """Folders below a root that are looked through."""
+LONGEST_PART = 255
+"""Bytes of a file name that all file systems take."""
 SKIPPED = {"node_modules", "__pycache__", "site-packages"}
 
 
@@ -48,10 +50,11 @@ class Folders:
         """The file or folder of a name, which need not exist.
 
         Raises:
-            InputError: it is an absolute path, leads out of the folders (by ``..`` or by a link), or names no root.
+            InputError: it is an absolute path, leads out of the folders (by ``..`` or by a link), is hidden, or cannot
+                be the name of a file.
         """
         parts = PurePosixPath(name).parts
-        if name.startswith(("/", "\\", "~")) or ".." in parts or "\0" in name or Path(name).is_absolute():
+        if name.startswith(("/", "\\", "~")) or Path(name).is_absolute() or not all(map(_is_plain, parts)):
             raise self._outside(name)
         if "" in self.roots:
             root, below = self.roots[""], parts
@@ -116,6 +119,14 @@ def _folder(root: str | Path) -> Path:
     if not path.is_dir():
         raise InputError("there is no such folder", str(root), "give a folder that exists")
     return path.resolve()
+
+
+def _is_plain(part: str) -> bool:
+    """Whether a part of a name can be that of a file that is not hidden."""
+    try:
+        return not part.startswith(".") and "\0" not in part and len(part.encode()) <= LONGEST_PART
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _is_shown(path: Path) -> bool:
