@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Container, Iterator
@@ -130,21 +131,27 @@ def _source(folders: Folders, name: str, known: Container[str]) -> str | Path:
 
 def _models_in(folders: Folders) -> Iterator[tuple[str, str]]:
     """The name of each model in the folders, and what it is."""
+    for path, about in _model_paths(folders):
+        with contextlib.suppress(InputError):  # a link that leads out of the folders
+            yield folders.name(path), about
+
+
+def _model_paths(folders: Folders) -> Iterator[tuple[Path, str]]:
     for place, below, files in folders.walk():
         if JOURNAL in files:
             below[:] = []
             if (place / "final").is_dir():
-                yield folders.name(place), "run"
+                yield place, "run"
         elif STATE in files:
             below[:] = []
             if (place / RECOMMENDED / "final").is_dir():
-                yield folders.name(place / RECOMMENDED), "recommended by a comparison"
+                yield place / RECOMMENDED, "recommended by a comparison"
         elif "adapter_config.json" in files:
-            yield folders.name(place), "adapter"
+            yield place, "adapter"
         elif "config.json" in files and any(file.endswith(".safetensors") for file in files):
             below[:] = []
-            yield folders.name(place), "model"
-        yield from ((folders.name(place / file), "GGUF file") for file in files if file.endswith(".gguf"))
+            yield place, "model"
+        yield from ((place / file, "GGUF file") for file in files if file.endswith(".gguf"))
 
 
 def _data_in(folders: Folders) -> Iterator[str]:
@@ -156,4 +163,5 @@ def _data_in(folders: Folders) -> Iterator[str]:
         for file in files:
             suffixes = [suffix.lower() for suffix in Path(file).suffixes if suffix.lower() != ".gz"]
             if suffixes and suffixes[-1] in formats.SUFFIXES and not file.startswith("."):
-                yield folders.name(place / file)
+                with contextlib.suppress(InputError):  # a link that leads out of the folders
+                    yield folders.name(place / file)
