@@ -68,7 +68,11 @@ def press(browser: Any, text: str) -> None:
     button = wait_for(
         browser,
         lambda: next(
-            (each for each in all_of(browser, "button") if each.text == text and each.is_displayed() and each.is_enabled()),
+            (
+                each
+                for each in all_of(browser, "button")
+                if each.text == text and each.is_displayed() and each.is_enabled()
+            ),
             None,
         ),
     )
@@ -165,5 +169,7 @@ def test_what_is_wrong_stands_in_the_form_before_anything_starts(studio, browser
     wait_for(browser, lambda: "train.epochs" in first_of(browser, ".tab-start .command .bad").text)
     search = first_of(browser, ".tab-start input[type=search]")
     search.send_keys("dora")
-    seen = wait_for(browser, lambda: [each for each in all_of(browser, ".tab-start .settings .field [name]") if each.is_displayed()])
+    seen = wait_for(
+        browser, lambda: [each for each in all_of(browser, ".tab-start .settings .field [name]") if each.is_displayed()]
+    )
     assert [each.get_attribute("name") for each in seen] == ["lora.use_dora"]
