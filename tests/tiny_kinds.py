@@ -56,6 +56,13 @@ def save_encoder(folder: Path) -> Path:
     return _save(folder, ENCODER, bert_words())
 
 
+def save_classifier(folder: Path, labels: list[str], **keys: Any) -> Path:
+    """An encoder with a head for these labels; one label: a head that gives a value."""
+    named = {str(number): label for number, label in enumerate(labels)}
+    head = {"architectures": ["BertForSequenceClassification"], "id2label": named}
+    return _save(folder, ENCODER | head | keys, bert_words())
+
+
 def save_both(folder: Path, generation: dict[str, Any] | None = None) -> Path:
     """As T5."""
     output = {"decoder_start_token_id": 0, "eos_token_id": 4} if generation is None else generation

@@ -12,6 +12,8 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
     "gemma2": {"num_key_value_heads": 2, "head_dim": 256, "sliding_window": 5},
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 256, "sliding_window": 5},
+    "phi3": {"num_key_value_heads": 2},
+    "starcoder2": {"num_key_value_heads": 2},
 }
 SIZES = {
     "hidden_size": 32,

@@ -15,7 +15,7 @@ import inference_verdicts
 import numpy as np
 import pytest
 import torch
-from inference_files import TYPES, Format, Shape
+from inference_files import LARGE_FORMAT, TERNARY_FORMATS, TERNARY_SHAPE, TYPES, Format, Shape
 from inference_verdicts import Model
 
 from lmworks.families.gguf import open_gguf
@@ -47,7 +47,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def random_file(tokenizer_file: Path, tmp_path: Path) -> Path:
     path = tmp_path / "random.gguf"
-    inference_files.write_random(tokenizer_file, path, SHAPE)
+    inference_files.write_random(tokenizer_file, path, SHAPE, LARGE_FORMAT)
     return path
 
 
@@ -66,6 +66,20 @@ def test_the_random_model_opens_and_computes(random_file: Path) -> None:
 def test_the_large_model_has_as_many_weights_as_it_says() -> None:
     count = sum(rows * columns for rows, columns in Shape().matrices(49_152).values())
     assert 1.05e9 < count < 1.15e9
+
+
+@pytest.mark.parametrize("name", list(TERNARY_FORMATS))
+def test_the_model_in_ternary_and_in_four_bits(name: str, tokenizer_file: Path, tmp_path: Path) -> None:
+    count = sum(rows * columns for rows, columns in TERNARY_SHAPE.matrices(49_152).values())
+    assert 1.3e8 < count < 1.4e8
+    shape, stored = Shape(hidden=256, inner=256, layers=1, heads=4, kv_heads=2, context=128), TERNARY_FORMATS[name]
+    inference_files.write_random(tokenizer_file, tmp_path / "m.gguf", shape, stored)
+    tensors = GGUFFile(tmp_path / "m.gguf").tensors
+    assert (tensors["token_embd.weight"].kind, tensors["blk.0.ffn_down.weight"].kind) == ("Q8_0", name)
+    network = open_gguf(tmp_path / "m.gguf").network
+    for matrix in ("embed_tokens", "layers.0.mlp.down_proj"):
+        assert 0.4 < float(network.get_parameter(f"{matrix}.weight").detach().std()) * 256**0.5 < 1.2
+    assert bool(network(torch.arange(20)[None]).logits.isfinite().all())
 
 
 @pytest.mark.parametrize("stored", [Format("Q8_0", "Q8_0"), Format("Q4_1", "Q8_0"), Format("Q4_0", "Q4_0")])
@@ -165,9 +179,7 @@ def test_each_side_counts_with_its_fastest_format() -> None:
     first = next(line for name, line in lines.items() if name.startswith("from the shell"))
     assert (first.measured, first.reached) == (0.6, True)
     assert "0.90 s" in first.name
-    assert all(
-        line.reached is None and line.why for name, line in lines.items() if "adapter" in name or "ternary" in name
-    )
+    assert all(line.reached is None and line.why for name, line in lines.items() if "adapter" in name)
 
 
 def test_the_share_of_reading_counts_weights_and_cache() -> None:
@@ -181,6 +193,14 @@ def test_the_share_of_reading_counts_weights_and_cache() -> None:
     assert inference_verdicts.rate_at(1000, RATES[0]) == 300
     products = inference_verdicts.product_share(ROUNDS, "lmworks Q8_0", MODEL, RATES)
     assert products == pytest.approx((4000 + 2000) / 2 * 0.2 / 800 * 100)
+
+
+def test_ternary_weights_count_beside_our_own_four_bits() -> None:
+    rounds = {"lmworks TQ2_0": arm(900, 3000), **ROUNDS, "llama.cpp TQ2_0": arm(300, 900)}
+    beside_ours, beside_theirs = inference_verdicts.ternary(rounds)
+    assert (beside_ours.measured, beside_ours.asked, beside_ours.reached) == (pytest.approx(1.5), 1.3, True)
+    assert beside_theirs.measured == pytest.approx(3.0)
+    assert [line.reached for line in inference_verdicts.ternary({"lmworks Q4_0": ROUNDS["lmworks Q4_0"]})] == [None]
 
 
 def test_what_did_not_run_is_said() -> None:
@@ -207,4 +227,4 @@ def test_bytes_of_a_step_are_those_of_the_file(random_file: Path) -> None:
     assert model.weight_bytes["lmworks Q4_0"] == weights * 18 / 32 + norms
     assert model.cache_bytes == 2 * 2 * 2 * 2 * 16
     assert model.prefill_gflop * 1e9 > 2 * weights
-    assert TYPES.Q4_0.name == inference_files.LARGE_FORMAT
+    assert TYPES.Q4_0.name == LARGE_FORMAT.matrices

@@ -40,8 +40,10 @@ def test_export_and_what_is_printed(model: Path, tmp_path: Path, capsys: pytest.
     figures = printed.partition("bits per byte of Python's documentation topics ")[2].split()
     assert figures[0] == figures[2]  # float32 loses nothing
     assert "F32 (15)" in printed
+    assert "decode speed" in printed
     assert f"{path}  " in printed
     assert main(["score", str(path), "The sky is blue."]) == 0
+    assert "signature: backend:" in capsys.readouterr().out
 
 
 def test_quantize_a_run_and_what_is_printed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,18 +234,37 @@ class TestTwoProcesses:
         assert [own.name for own in State.read(out).results] == ["majority", "lora"]
 
 
-def test_what_makes_plans_unreliable_is_said_once(tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def planned(tmp_path, monkeypatch) -> comparison._Session:
+    """A session that has planned LoRA and, ten times as slow, full fine-tuning, in a hundred seconds."""
     plan = {
-        "task": "classify", "process": 1.0, "start": 1.0, "epoch": 2.0, "steps": 50.0, "evaluation": 1.0, "before": 1.0,
+        "task": "classify", "process": 1.0, "start": 1.0, "steps": 50.0, "evaluation": 1.0, "before": 1.0,
         "most_epochs": 3.0, "is_length_set": False, "token": 1e-4, "learning_rate": 1e-4, "note": "measured in a hurry",
     }  # fmt: skip
-    results = [Result(name, name, "trained") for name in ("lora", "full")]
+    results = [Result(name, name, "trained") for name in ("full", "lora")]
     row_counts = {"kind": "labels", "training": 800, "validation": 80, "test": 200, "digest": ""}
-    state = State(CompareSettings(model="m", source="d"), results, row_counts=row_counts)
+    state = State(CompareSettings(model="m", source="d", budget=100.0, rates=1), results, row_counts=row_counts)
     session = comparison._Session(tmp_path, state, print)
-    monkeypatch.setattr(session, "_plans", lambda asked: {own.name: dict(plan) for own in asked})
+    plans = {"full": {**plan, "epoch": 20.0}, "lora": {**plan, "epoch": 2.0}}
+    monkeypatch.setattr(session, "_plans", lambda asked: plans)
     session._plan()
+    return session
+
+
+def test_what_makes_plans_unreliable_is_said_once(planned, tmp_path) -> None:
     assert State.read(tmp_path).notes == ["planned times: measured in a hurry"]
+
+
+@pytest.mark.parametrize(("spent", "state"), [(75.0, "open"), (95.0, "left out")])
+def test_one_without_time_waits_until_the_others_are_done(planned, spent, state) -> None:
+    full, lora = planned.state.results
+    planned.before = 80.0  # of a hundred seconds, and both need 33
+    planned._shorten()
+    assert (full.state, full.is_postponed, lora.is_postponed) == ("open", True, False)
+    assert min(planned.state.results, key=comparison._order) is lora
+    lora.state, planned.before = "done", spent
+    planned._shorten()
+    assert (full.state, full.is_postponed) == (state, state == "left out")
 
 
 class TestRecommendedRecipe:

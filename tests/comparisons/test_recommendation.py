@@ -73,3 +73,20 @@ def test_equal_zeros_recommend_nothing():
     found, state = recommended({"majority": [0.0] * 40, "lora": [0.0] * 40})
     assert found == {}
     assert any("nothing is recommended" in line for line in comparison_table.remarks(state))
+
+
+def test_a_zero_is_not_recommended_though_the_best_is_within_chance_of_it():
+    found, state = recommended({"majority": [0.0] * 20, "lora": [1.0] + [0.0] * 19, "full": [0.0] * 20})
+    assert found == {}
+    (line,) = [line for line in comparison_table.remarks(state) if "nothing is recommended" in line]
+    assert "lora (0.0500)" in line
+    assert "majority" in line
+
+
+def test_the_time_of_contenders_that_were_added_is_not_of_the_budget():
+    state = compared({"majority": [1.0] * 20, "lora": [1.0] * 20})
+    state.settings.budget, state.planned, state.seconds = 60.0, 60.0, 58.0
+    assert comparison_table.remarks(state)[0].startswith("58.0 s of a budget of 60.0 s; ")
+    state.planned, state.seconds = 80.0, 77.0
+    line = comparison_table.remarks(state)[0]
+    assert line.startswith("77.0 s of a budget of 60.0 s and 20.0 s for contenders that were added; ")

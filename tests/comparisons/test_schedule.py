@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.comparisons.schedule import RunTimes, divide, learning_rates, rounds
+from lmworks.comparisons.schedule import Planned, RunTimes, divide, learning_rates, rounds, shorten
 
 FAST = RunTimes(start=2.0, epoch=4.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
 SLOW = RunTimes(start=2.0, epoch=40.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
@@ -93,3 +93,27 @@ def test_a_budget_too_small_says_where_the_time_goes():
     with pytest.raises(InputError) as caught:
         divide(times, 30.0, 3, 1)
     assert "less with" not in caught.value.hint
+
+
+def planned(rest: float, epochs: float = 2.0) -> Planned:
+    """A contender whose fewest steps take 1.6 seconds and whose whole length takes 20 or fewer."""
+    return Planned(epochs, 100.0, 10.0, rest)
+
+
+def test_lengths_that_fit_stay():
+    assert shorten({"one": planned(5.0), "other": planned(7.0, 0.5)}, 40.0) == {"one": 2.0, "other": 0.5}
+
+
+def test_lengths_that_do_not_fit_are_cut_to_the_seconds():
+    given = {"one": planned(5.0), "other": planned(7.0, 1.0)}
+    lengths = shorten(given, 27.0)
+    assert sum(given[name].rest + 10.0 * epochs for name, epochs in lengths.items()) == pytest.approx(27.0)
+    assert lengths["one"] > lengths["other"] > 0.16
+
+
+def test_only_as_many_are_left_out_as_must_be_the_slowest_first():
+    given = {"fast": planned(5.0), "slow": planned(20.0), "short": planned(6.0, 0.1)}
+    assert set(shorten(given, 34.0)) == {"fast", "short"}
+    assert set(shorten(given, 35.4)) == {"fast", "slow", "short"}
+    assert shorten(given, 7.0) == pytest.approx({"fast": 0.2})
+    assert shorten(given, 3.0) == {}

@@ -29,11 +29,13 @@ NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.qkv_proj": "attn_qkv",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up",
     "transformer.wte": "token_embd",
     "transformer.wpe": "position_embd",
     "transformer.ln_f": "output_norm",
@@ -75,7 +77,10 @@ def write(path: Path, model: Any, kind: TYPES = TYPES.F32, **more: Any) -> Path:
     else:
         writer.add_feed_forward_length(config.intermediate_size)
         writer.add_head_count_kv(config.num_key_value_heads)
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        if name == "starcoder2":
+            writer.add_layer_norm_eps(config.norm_epsilon)
+        else:
+            writer.add_layer_norm_rms_eps(config.rms_norm_eps)
         writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
         if getattr(config, "head_dim", None):
             writer.add_key_length(config.head_dim)
@@ -86,6 +91,8 @@ def write(path: Path, model: Any, kind: TYPES = TYPES.F32, **more: Any) -> Path:
     writer.add_token_types([1] * (config.vocab_size - 1) + [3])
     writer.add_token_merges([])
     writer.add_eos_token_id(config.vocab_size - 1)
+    if name == "phi3":  # without one, transformers takes 32000
+        writer.add_pad_token_id(0)
     for key, value in more.items():
         {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)](
             key.replace("__", "."), value
@@ -101,6 +108,8 @@ def write(path: Path, model: Any, kind: TYPES = TYPES.F32, **more: Any) -> Path:
             data = paired(data, config.num_attention_heads if ".q_proj." in theirs else config.num_key_value_heads)
         stored_as = kind if data.ndim == 2 else TYPES.F32
         writer.add_tensor(their_name(theirs), gguf.quantize(data, stored_as), raw_dtype=stored_as)
+    for kind_of_text, divisors in getattr(model, "rope_factors", {}).items():
+        writer.add_tensor(f"rope_factors_{kind_of_text}.weight", divisors)
     if (factors := getattr(model, "frequencies", None)) is not None:
         writer.add_tensor("rope_freqs.weight", factors)
     writer.write_header_to_file()
@@ -121,6 +130,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-biases": ("llama", {"attention_bias": True, "num_key_value_heads": 1, "head_dim": 12}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {}),
+    "phi3": ("phi3", {"tie_word_embeddings": True}),
+    "starcoder2": ("starcoder2", {}),
 }
 
 

@@ -37,6 +37,7 @@ VOCABULARY = byte_level().vocab_size
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 8192}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.5], "long_factor": [1.5, 2.0, 3.0, 4.0]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {"n_positions": 1024}),  # what transformers takes for every gpt2 in a GGUF file
     "gpt2-untied": ("gpt2", {"n_positions": 1024, "tie_word_embeddings": False}),
@@ -48,6 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 128}),  # the same
     "gemma2": ("gemma2", {}),
     "gemma3": ("gemma3_text", {"num_hidden_layers": 7}),
+    "starcoder2": ("starcoder2", {}),
 }
 HERE_ALONE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-biases": ("llama", {"attention_bias": True, "num_key_value_heads": 1, "head_dim": 12}),
@@ -68,6 +70,21 @@ HERE_ALONE: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mistral-short": ("mistral", {"sliding_window": 64}),  # as long as the context: no window
+    "phi3": ("phi3", {}),  # where no token pads, transformers takes 32000
+    "phi3-window": ("phi3", {"sliding_window": 5}),
+    "phi3-longrope": ("phi3", {"rope_scaling": LONGROPE, "original_max_position_embeddings": 16}),
+    "phi3-factor": (
+        "phi3",
+        {"rope_scaling": LONGROPE | {"attention_factor": 1.3}, "original_max_position_embeddings": 32},
+    ),
+    "phi3-partial": (
+        "phi3",
+        {"num_key_value_heads": 1, "partial_rotary_factor": 0.75, "tie_word_embeddings": True}
+        | {"original_max_position_embeddings": 16}
+        | {"rope_scaling": LONGROPE | {"short_factor": [1.0, 1.1, 1.2], "long_factor": [1.5, 2.0, 3.0]}},
+    ),
+    "starcoder2-window": ("starcoder2", {"sliding_window": 5, "tie_word_embeddings": False}),
+    "starcoder2-no-biases": ("starcoder2", {"use_bias": False, "num_key_value_heads": 1}),
     "linear": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.5}}),
     "yarn": ("qwen2", {"rope_scaling": YARN}),
     "yarn-factor": ("llama", {"rope_scaling": YARN | {"attention_factor": 1.3}}),
@@ -229,6 +246,8 @@ def test_ternary_weights_survive(theirs: Callable[..., Any], tmp_path: Path) -> 
         ("llama", {"rope_scaling": YARN | {"beta_fast": 24.0}}, "'beta_fast': 24.0"),
         ("llama", {"hidden_act": "gelu"}, "activation 'gelu'"),
         ("gpt2", {"activation_function": "relu"}, "activation 'relu'"),
+        ("phi3", {"hidden_act": "gelu"}, "activation 'gelu'"),
+        ("starcoder2", {"head_dim": 16}, "equal shares"),
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling"),
         ("llama", {"rope_scaling": LLAMA3 | {"high_freq_factor": 5.0}, "max_position_embeddings": 99_999}, "rope"),
     ],
@@ -246,10 +265,10 @@ def test_what_the_format_cannot_say_is_refused_by_name(
 def test_other_families_are_refused_by_name(tmp_path: Path) -> None:
     from tiny_families import open_case
 
-    case: Opened = open_case("starcoder2", tmp_path / "folder")[1]
-    with pytest.raises(InputError, match="family starcoder2") as caught:
+    case: Opened = open_case("bert", tmp_path / "folder")[1]
+    with pytest.raises(InputError, match="family bert") as caught:
         gguf_writer.write_gguf(tmp_path / "m.gguf", case.network, case.config, case.family, byte_level(), "F16")
-    assert "gpt2, llama, qwen2, qwen3, gemma2, gemma3_text, mistral" in caught.value.hint
+    assert "gpt2, llama, qwen2, qwen3, gemma2, phi3, starcoder2, gemma3_text, mistral" in caught.value.hint
 
 
 def test_numbers_beyond_a_format_are_refused_and_nothing_is_left(theirs: Callable[..., Any], tmp_path: Path) -> None:

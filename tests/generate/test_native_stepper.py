@@ -17,6 +17,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.storage import BlockStorage
 from lmworks.model.stored_layers import store
 from lmworks.model.surgery import named_linears
+from lmworks.model.ternary_blocks import TERNARY
 from lmworks.model.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
@@ -55,6 +56,8 @@ GEMMA = {
     "attention_scale": 0.1,
 }
 ODD = {"tie_word_embeddings": False, "rotary_fraction": 0.5, "head_bias": True, "hidden_size": 72, "head_dim": 20}
+BLOCKS = [*BLOCK_KINDS, "TQ1_0"]
+WHOLE_BLOCKS = {"hidden_size": 256, "intermediate_size": 512}  # of 256 columns, as ternary formats have
 PROMPTS = (5, 70, 1, 33)
 
 
@@ -71,8 +74,21 @@ def store_in_blocks(network: Transformer, kind: str) -> None:
     from gguf.constants import GGMLQuantizationType
 
     for name, linear in list(named_linears(network)):
-        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
+        weight = ternary(linear.weight) if kind in TERNARY else linear.weight
+        blocks = quants.quantize(weight.numpy(), GGMLQuantizationType[kind])
         store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+
+
+def network_in_blocks(kind: str) -> Transformer:
+    network = network_of(spread=0.1, **(WHOLE_BLOCKS if kind in TERNARY else {}))
+    store_in_blocks(network, kind)
+    return network
+
+
+def ternary(weight: torch.Tensor) -> torch.Tensor:
+    """-1, 0 and 1 times the mean magnitude, as training makes them; rounded from others, nearly all would be zero."""
+    scale = weight.abs().mean()
+    return (weight / scale).round().clamp(-1, 1) * scale
 
 
 def prompts(lengths=PROMPTS) -> list[RowStart]:
@@ -126,11 +142,9 @@ def test_a_row_gets_the_bits_that_it_gets_alone():
         assert (alone.logits[0] == together.logits[row]).all()
 
 
-@pytest.mark.parametrize("kind", [None, *BLOCK_KINDS])
+@pytest.mark.parametrize("kind", [None, *BLOCKS])
 def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(kind, instruction_set):
-    network = network_of(spread=0.1)
-    if kind is not None:
-        store_in_blocks(network, kind)
+    network = network_of(spread=0.1) if kind is None else network_in_blocks(kind)
     tokens = torch.randint(0, 97, (20,)).tolist()
     once, singly = native_stepper(network), native_stepper(network)
     for stepper in (once, singly):
@@ -145,11 +159,10 @@ def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(kind, instru
     assert once.usage == singly.usage
 
 
-@pytest.mark.parametrize("kind", list(BLOCK_KINDS))
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruction_set):
     """Each product rounds its input to 8 bits, or to bfloat16: some thousandths of the largest logit remain."""
-    network = network_of(spread=0.1)
-    store_in_blocks(network, kind)
+    network = network_in_blocks(kind)
     starts = prompts()
     ours, theirs = native_stepper(network), TorchStepper(network)
     for stepper in (ours, theirs):

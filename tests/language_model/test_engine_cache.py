@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import sys
 import pytest
 from tiny_model import save_tiny
 
+from lmworks.base.errors import InputError
+from lmworks.commands.main import main
 from lmworks.kernels.native_module import native_module
 from lmworks.language_model import engine_cache
+from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.opening import open_saved_model
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
@@ -27,14 +31,17 @@ def folder(tmp_path):
     return save_tiny(tmp_path / "model")
 
 
-def generate(folder, *options: str) -> subprocess.CompletedProcess[str]:
-    """lmworks generate in a process of its own, which then says whether it imported torch."""
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """lmworks in a process of its own, which then says whether it imported torch."""
     code = (
         "import sys\nfrom lmworks.commands.main import main\n"
         "code = main(sys.argv[1:])\nprint('torch' in sys.modules, file=sys.stderr)\nsys.exit(code)"
     )
-    arguments = ["generate", str(folder), "What is", "--max-tokens", "12", *options]
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=os.environ)
+
+
+def generate(folder, *options: str) -> subprocess.CompletedProcess[str]:
+    return run_command("generate", str(folder), "What is", "--max-tokens", "12", *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--temperature", "0.9", "--seed", "3"), ("--num-beams", "3")])
@@ -45,6 +52,64 @@ def test_the_second_opening_writes_the_same_text_without_torch(folder, options):
     assert first.stderr.splitlines()[-1] == "True"
     assert second.stderr.splitlines()[-1] == "False"
     assert first.stdout == second.stdout == generate(folder, "--backend", "torch", *options).stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "MODEL", "What is 3 and 3?", "It is 6.", "--json"),
+        ("next", "What is", "--model", "MODEL"),
+        ("predict", "MODEL", "--text", "the sky"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_likelihoods_of_the_second_opening_are_the_same_without_torch(folder, words):
+    InputFormat(task="labels", kind="label", labels=("blue", "green and grey")).save(folder)
+    arguments = [str(folder) if word == "MODEL" else word for word in words]
+    first, second, by_torch = (run_command(*arguments, *more) for more in ((), (), ("--backend", "torch")))
+    assert first.returncode == second.returncode == by_torch.returncode == 0, first.stderr + second.stderr
+    assert "cached for the next opening" in first.stderr
+    assert [process.stderr.splitlines()[-1] for process in (first, second, by_torch)] == ["True", "False", "True"]
+    assert first.stdout == second.stdout
+    assert "backend:native|weights:float32" in first.stdout
+    assert "backend:torch|weights:float32" in by_torch.stdout
+    if words[0] == "score":
+        ours, theirs = json.loads(first.stdout), json.loads(by_torch.stdout)
+        assert [row["nats"] for row in ours] == pytest.approx([row["nats"] for row in theirs], abs=1e-3)
+    else:
+        assert first.stdout.replace("native", "torch") == by_torch.stdout
+
+
+def test_a_model_that_labels_in_words_gives_the_probabilities_of_the_network(folder):
+    InputFormat(task="labels", kind="label", labels=("blue", "green and grey")).save(folder)
+    texts = ["the sky", "the sea", "What is 3 and 3?"]
+    by_torch = open_saved_model(folder)
+    prepared = open_saved_model(folder).prepare("float32")
+    assert engine_cache.store(prepared)
+    cached = engine_cache.open_cached(str(folder))
+    assert cached.labels == by_torch.labels
+    assert cached.signature == prepared.signature == "backend:native|weights:float32"
+    cached.kv_cache = "int8"
+    assert cached.score("the sky")[0].signature == "backend:native|weights:float32|kv_cache:int8"
+    cached.kv_cache = None
+    wanted = by_torch.predict(texts)
+    for model in (prepared, cached):
+        for prediction, other in zip(model.predict(texts), wanted, strict=True):
+            assert prediction.label == other.label
+            assert prediction.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+        assert [score.nats for score in model.score(texts)] == pytest.approx(
+            [score.nats for score in by_torch.score(texts)], abs=1e-3
+        )
+        assert model.generate(texts[0]) == by_torch.generate(texts[0])
+    with pytest.raises(InputError, match="single texts"):
+        cached.predict([("a", "b")])
+
+
+def test_the_native_engine_predicts_by_labels_in_words_alone(folder, capsys):
+    assert main(["predict", str(folder), "--text", "the sky", "--backend", "native"]) != 0
+    assert "labels texts by decoders" in capsys.readouterr().err
+    assert main(["next", "a", "--sentence", "b", "--model", str(folder), "--backend", "native"]) != 0
+    assert "--backend" in capsys.readouterr().err
 
 
 def test_changed_files_are_opened_anew_and_the_older_state_is_removed(folder, engines):
@@ -86,8 +151,6 @@ def test_switched_off_nothing_is_kept(folder, engines, monkeypatch):
 
 
 def test_what_the_engine_does_not_compute_is_said(tmp_path, capsys):
-    from lmworks.commands.main import main
-
     folder = save_tiny(tmp_path / "windowed")
     config = folder / "config.json"
     config.write_text(

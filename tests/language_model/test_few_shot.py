@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def _model(tmp_path_factory) -> lmworks.LanguageModel:
 def test_calibration_divides_by_the_mean_probabilities_after_texts_that_say_nothing(model, prompt):
     settings = DataSettings()
     made = prompt.prompts(TABLE, model.tokenizer, settings)
-    replies = choose_labels(model.network, made)
+    replies = choose_labels(partial(choice_likelihoods, model.network), made)
     shown = {tuple(map(text_of, before)) for before in prompt.examples.before([text_of(row) for row in TABLE.rows])}
     assert len(shown) == (1 if prompt is FIXED else 2)
     assert count_choices(made) == 2 * (len(TABLE) + len(CONTENT_FREE) * len(shown))
@@ -104,7 +105,8 @@ def test_a_folder_gives_the_same_prompts(model, prompt, tmp_path):
 def test_a_model_with_a_prompt_asks_by_it_wherever_it_is_asked(model, tmp_path):
     form = InputFormat(task="labels", kind="label", labels=tuple(LABELS))
     asked = replace(model, input_format=form, few_shot=FIXED)
-    wanted = choose_labels(model.network, FIXED.prompts(TABLE, model.tokenizer, DataSettings()))
+    asked_prompts = FIXED.prompts(TABLE, model.tokenizer, DataSettings())
+    wanted = choose_labels(partial(choice_likelihoods, model.network), asked_prompts)
     texts = [row.values["text"] for row in TABLE.rows]
     replies = asked.generate(texts, details=True)
     predicted = asked.predict(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.prompts import prompts
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
 from lmworks.language_model.choose_labels import choose_labels
@@ -53,7 +55,8 @@ def test_a_classifier_says_the_likeliest_label_wherever_it_is_asked(classifier, 
     table = corpus.read(write(tmp_path / "one.jsonl", COLOURS[:3]), DataSettings(**COLUMNS))
     table.rows[0].values["text"] = text
     (wanted,) = choose_labels(
-        model.network, prompts(table, model.tokenizer, DataSettings(system="Say the colour.", **COLUMNS))[:1]
+        partial(choice_likelihoods, model.network),
+        prompts(table, model.tokenizer, DataSettings(system="Say the colour.", **COLUMNS))[:1],
     )
     assert wanted.text in ("black", "green", "white")
     assert sum(wanted.label_probabilities.values()) == pytest.approx(1)

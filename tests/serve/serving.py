@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +18,9 @@ from tiny_model import save_tiny
 
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.language_model.opening import open_saved_model
-from lmworks.serve.access import ApiKeys
-from lmworks.serve.app import make_app, make_service
 from lmworks.serve.request import Event, Failed, Finished, GenerationRequest, Piece
 from lmworks.serve.scheduler import Observer, Scheduler
 from lmworks.serve.served_model import ServedModel, serve_model
-from lmworks.serve.server import bind, make_server, url_of
 from lmworks.serve.settings import ServeSettings
 from lmworks.serve.token_choice import ChoiceSettings, TokenScore
 
@@ -97,19 +97,35 @@ class Served:
             pass
 
 
+def ask_json(url: str, path: str, **fields: Any) -> tuple[int, Any]:
+    """Status and answer of a JSON object that is posted."""
+    body = json.dumps(fields).encode()
+    request = urllib.request.Request(f"{url}{path}", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
 @contextmanager
 def running(models: dict[str, Any], keys: Sequence[str] = (), **settings: Any) -> Iterator[str]:
     """A server of these models; its URL."""
+    from lmworks.serve.access import ApiKeys
+    from lmworks.serve.app import make_app, make_service
+    from lmworks.serve.server import bind, certificate_files, make_server, url_of
+
     service = make_service(models, ServeSettings(**settings))
     with bind("127.0.0.1", 0) as listener:
-        server = make_server(make_app(service, ApiKeys(keys)), 5.0)
+        certificate = certificate_files(service.settings)
+        server = make_server(make_app(service, ApiKeys(keys)), 5.0, certificate)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
         try:
-            yield url_of(listener)
+            yield url_of(listener, "https" if certificate else "http")
         finally:
             server.should_exit = True
             thread.join()

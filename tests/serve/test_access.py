@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.serve.access import ApiKeys, check_address, host_name, read_keys
+from lmworks.serve.access import ApiKeys, check_address, check_origins, host_name, read_keys
 
 FIRST, SECOND = "first-key-of-a-client", "second-key-of-a-client"
 
@@ -74,3 +74,10 @@ def test_other_addresses_need_a_key(host):
 )
 def test_a_host_header_is_divided(header, name):
     assert host_name(header) == name
+
+
+def test_every_web_page_is_answered_with_keys_alone():
+    check_origins(["https://example.org"], ApiKeys())
+    check_origins(["*"], ApiKeys([FIRST]))
+    with pytest.raises(InputError, match="every web page"):
+        check_origins(["*"], ApiKeys())

@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
+import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -216,3 +220,73 @@ def test_a_client_that_sends_slowly_does_not_hold_others_up(url):
         thread.start()
         thread.join(60)
         assert results[0].usage.completion_tokens == 3
+
+
+def test_the_counts_tell_of_the_queue_the_batch_and_the_cache(url):
+    long = [{"role": "user", "content": "The sky is blue, and the sea is too. " * 5}]
+    for _ in range(2):
+        client_of(url).chat.completions.create(**{**LONG, "messages": long, "max_tokens": 4})
+    assert count(url, "lmworks_batch_size_count") == 6
+    assert count(url, "lmworks_batch_size_sum") == 6
+    assert count(url, "lmworks_cache_bytes") > 0
+    assert count(url, r'lmworks_tokens_total\{kind="reused",model="tiny"\}') >= 50
+    assert count(url, "lmworks_answers_waiting") == 0
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_texts_are_in_the_log_where_they_are_asked_for_alone(model, caplog, keeps):
+    caplog.set_level("INFO", "lmworks.serve")
+    secret = [{"role": "user", "content": "a secret"}]
+    with running({NAME: model}, log_texts=keeps) as url:
+        client_of(url).chat.completions.create(**{**LONG, "messages": secret, "max_tokens": 2})
+    (entry,) = [record.fields for record in caplog.records if record.fields["path"] == "/v1/chat/completions"]
+    assert ("a secret" in json.dumps(entry)) is keeps
+    assert entry["completion_tokens"] == 2
+
+
+def test_pages_of_named_origins_may_ask(model):
+    page = "https://example.org"
+    with running({NAME: model}, keys=[KEY], cors_origins=[page]) as url:
+        asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
+        status, _, headers = ask(url, "OPTIONS", "/v1/chat/completions", Origin=page, **asked)
+        assert (status, headers["access-control-allow-origin"]) == (200, page)
+        status, _, headers = ask(url, "OPTIONS", "/v1/chat/completions", Origin="https://example.com", **asked)
+        assert (status, headers.get("access-control-allow-origin")) == (400, None)
+        status, _, headers = ask(url, "GET", "/v1/models", Origin=page)
+        assert (status, headers["access-control-allow-origin"]) == (401, page)
+        status, _, headers = ask(url, "GET", "/v1/models", Origin=page, Authorization=f"Bearer {KEY}")
+        assert (status, headers["access-control-allow-origin"]) == (200, page)
+
+
+@pytest.mark.parametrize("is_one_file", [False, True])
+def test_https_is_served_by_a_certificate(model, tmp_path, is_one_file):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not here")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(chain)]
+    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+    settings = {"tls_certificate": str(chain), "tls_key": str(key)}
+    if is_one_file:
+        chain.write_text(chain.read_text() + key.read_text())
+        del settings["tls_key"]
+    with running({NAME: model}, **settings) as url:
+        assert url.startswith("https://")
+        with urllib.request.urlopen(f"{url}/health", context=ssl.create_default_context(cafile=chain)) as response:
+            assert json.load(response) == {"status": "ok"}
+
+
+def test_the_api_is_described(url):
+    from lmworks.serve.app import ROUTES
+
+    description = ask(url, "GET", "/openapi.json")[1]
+    assert description["openapi"] == "3.1.0"
+    assert {*description["paths"]} == {route.path.replace(":path}", "}") for route in ROUTES}
+    for path, operations in description["paths"].items():
+        (operation,) = operations.values()
+        assert operation["summary"], path
+        if "requestBody" in operation:
+            reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            schema = description["components"]["schemas"][reference.rpartition("/")[2]]
+            assert "model" in schema["required"]
+            assert schema["additionalProperties"] is False

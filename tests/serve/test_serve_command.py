@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import NO_END
@@ -35,12 +36,12 @@ def _folder(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*arguments: str, stderr: Any = subprocess.PIPE) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and the URL that it prints."""
     code = "import sys; from lmworks.commands.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "serve", *arguments, "--port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "LMWORKS_API_KEY": ""}
+        command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, "LMWORKS_API_KEY": ""}
     )
     try:
         assert process.stdout is not None
@@ -115,6 +116,10 @@ def test_the_second_opening_serves_without_torch(folder, tmp_path):
         (["--api-key-file", "nowhere.txt"], ["nowhere.txt", "cannot be read"]),
         (["--cache-memory", "much"], ["cache_memory", "no size of memory"]),
         (["--paralell", "4"], ["did you mean parallel"]),
+        (["--tls-key", "key.pem"], ["--tls-certificate FILE"]),
+        (["--tls-certificate", "nowhere.pem"], ["nowhere.pem", "cannot be used"]),
+        (["--cors-origins", "[example.org/page]"], ["cors_origins", "no origin"]),
+        (["--cors-origins", "['*']"], ["every web page"]),
     ],
 )
 def test_wrong_options_are_refused(folder, arguments, words, capsys, monkeypatch):

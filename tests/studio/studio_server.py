@@ -24,7 +24,7 @@ from lmworks.serve.server import bind, make_server, url_of
 from lmworks.studio.access import PAGE, cookie_name
 from lmworks.studio.app import make_studio
 from lmworks.studio.folders import Folders
-from lmworks.studio.settings import StudioSettings
+from lmworks.serve.settings import ServeSettings
 
 TOKEN = "a-token-of-the-tests"
 SCRIPT = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title='ran'\">"
@@ -68,7 +68,7 @@ class Studio:
 
 def open_model(source: str) -> Any:
     """As the command opens one."""
-    return open_writer(argparse.Namespace(model=source, base=None, backend=None))
+    return open_writer(argparse.Namespace(model=source, base=None, backend=None, kv_cache=None))
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def running(roots: Sequence[Path], models: dict[str, Any] | None = None, **setti
     """A studio on some folders, with models that are open from the start."""
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        service = make_service(models or {}, StudioSettings(**settings))
+        service = make_service(models or {}, ServeSettings(**settings))
         server = make_server(make_studio(service, Folders(roots), open_model, TOKEN, port), 5.0)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

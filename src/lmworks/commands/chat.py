@@ -113,7 +113,7 @@ class ElizaConversation:
 
 def _talk_with_eliza(args: argparse.Namespace, rest: list[str]) -> int:
     """Talk with ELIZA; refuse options of models."""
-    given = [name for name in ("system", "held_out", "base", "backend", "raw") if getattr(args, name, None)]
+    given = [name for name in ("system", "held_out", "base", "backend", "kv_cache", "raw") if getattr(args, name, None)]
     if given or rest:
         option = f"--{given[0].replace('_', '-')}" if given else rest[0].split("=")[0]
         raise InputError("eliza answers by rules, and has no such option", option, "leave it out: lmworks chat eliza")

@@ -53,6 +53,7 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
     from lmworks.language_model.opening import unfinished_run
     from lmworks.model.stored_layers import weight_bytes
     from lmworks.run.checkpoint_model import load
+    from lmworks.run.decode_speed import line_of, measure_decoding
     from lmworks.run.requantization import export_and_measure
 
     check_gguf_place(Path(args.file), args.overwrite)  # before the model is opened, not after
@@ -62,17 +63,29 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
     if isinstance(model, NgramLanguageModel):
         refuse(model.source)
     before = weight_bytes(model.network)
+    speed = None if data is None else measure_decoding(model.network)  # which the calibration changes
     calibration = None if data is None else _calibrate(model, data)
+    _say("writing, and measuring bits per byte of the model and of the file")
     file, loss = export_and_measure(model, args.file, to, args.overwrite)
     if calibration is not None and calibration.loss is not None and loss is not None:
         loss = replace(loss, before=calibration.loss.before)
+    _say("measuring decode speed")
+    speed = speed or measure_decoding(model.network)
+    speed_after = measure_decoding(load(str(file.path), storage="stored").network)
     kinds = ", ".join(f"{kind} ({count})" for kind, count in file.kinds.items())
-    print(f"{file.path}  {human(file.nbytes)}, weights before {human(before)}; matrices {kinds}")
+    change = f"weights before {human(before)}: {file.nbytes / before:.2f}x"
+    print(f"{file.path}  {human(file.nbytes)}, {change}; matrices {kinds}")
     if loss is not None:
         print(f"bits per byte of {loss.text} {loss.before:.4g} -> {loss.after:.4g} ({loss.after - loss.before:+.2g})")
+    print(line_of(speed, speed_after))
     for note in (*model.notes, *file.notes):
         print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _say(stage: str) -> None:
+    """Say on standard error what takes time now."""
+    print(f"{stage} ...", file=sys.stderr, flush=True)
 
 
 def _calibrate(model: LanguageModel, data: str) -> CalibrationReport:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
 from lmworks.base.settings import Settings, build, describe, parse_overrides
-from lmworks.commands.opening import add_backend, add_base, open_writer
+from lmworks.commands.opening import add_backend, add_base, add_kv_cache, open_writer
 
 if TYPE_CHECKING:
     from lmworks.generate.text import Reply
@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "how answers are chosen, and when they stop:\n" + "\n".join(option_lines(SamplingSettings))
     add_base(parser)
     add_backend(parser)
+    add_kv_cache(parser)
     parser.add_argument(
         "--raw",
         action="store_true",

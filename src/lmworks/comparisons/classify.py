@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lmworks.comparisons.averaged_vectors import AveragedVectors
 from lmworks.comparisons.ladder_settings import LadderSettings, RungState
 from lmworks.comparisons.language import size_of
 from lmworks.comparisons.rungs import Rung
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.metrics import bootstrap_interval, macro_f1
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.opening import open_saved_model, read_config
@@ -123,7 +125,7 @@ class ClassifierLadderTask:
         predicted: list[str] = []
         while len(predicted) < len(prompts):
             part = prompts[len(predicted) : len(predicted) + AT_ONCE]
-            predicted += [reply.text for reply in choose_labels(model.network, part)]
+            predicted += [reply.text for reply in choose_labels(partial(choice_likelihoods, model.network), part)]
             elapsed = time.monotonic() - began
             if elapsed * (1 + AT_ONCE / len(predicted)) > seconds:
                 break

@@ -55,8 +55,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         raise InputError("is there already and not empty", str(folder), "choose another --out")
     settings = checked(settings)
     train, validation, test = divided(settings)
-    refuse_one_label(train)
     refuse_few(settings, train.kind, len(test))
+    refuse_one_label(train, test)
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [
         Result(
@@ -194,11 +194,8 @@ class _Session:
             raise InputError("the data have changed since the comparison began", state.settings.source, hint)
         self.before += self.runs.killed_seconds()
         self._plan()
-        for result in sorted(
-            state.results, key=lambda result: result.kind == "before"
-        ):  # it is read from the others' runs
-            if result.state == "open":
-                self._compare(result)
+        while open_ := [result for result in state.results if result.state == "open"]:
+            self._compare(min(open_, key=_order))
 
     def _link_recommended(self) -> None:
         """Give the run of the recommended contender a name that does not depend on which it is."""
@@ -313,32 +310,44 @@ class _Session:
         state = self.state
         budget = max(state.settings.budget, state.planned)
         open_ = [result for result in state.results if result.state == "open"]
-        training = sum(self.runs.expected_training(result) for result in open_)
-        fixed = sum(self.runs.expected_rest(result) for result in open_)
-        if not training or self.spent + fixed + training <= SLACK * budget:
+        planned = {result.name: self.runs.planned(result) for result in open_}
+        trained = {name: contender for name, contender in planned.items() if contender.epochs}
+        rest = sum(contender.rest for name, contender in planned.items() if name not in trained)
+        expected = rest + sum(contender.rest + contender.epochs * contender.training for contender in trained.values())
+        if not trained or self.spent + expected <= SLACK * budget:
             return
-        ratio = min(1.0, max(0.0, budget - self.spent - fixed) / training)
+        lengths = schedule.shorten(trained, budget - self.spent - rest)
         shortened = []
-        for result in filter(lambda result: result.epochs, open_):
-            result.epochs *= ratio  # type: ignore[operator]
+        for result in filter(lambda result: result.name in trained, open_):
+            result.is_postponed = result.name not in lengths
+            if not lengths:
+                result.state, result.reason = (
+                    "left out",
+                    "earlier ones took longer than planned: no time is left for it",
+                )
+            if result.is_postponed:
+                continue
+            result.epochs = lengths[result.name]
             steps = result.epochs * result.plan["steps"]
             result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_STEPS
-            if steps < 1:
-                result.state, result.reason = "left out", "nothing of the budget is left for a step"
-                continue
-            shortened.append(f"{result.title} to {percent(result.epochs / result.plan['epochs'])}")
+            if (share := result.epochs / result.plan["epochs"]) < 1.0:
+                shortened.append(f"{result.title} to {percent(share)}")
         if shortened:
             note = f"shortened, since earlier ones took longer than planned: {list_names(shortened)}"
-            state.notes = [
-                *(other_note for other_note in state.notes if not other_note.startswith("shortened, since")),
-                note,
-            ]
+            others = [other_note for other_note in state.notes if not other_note.startswith("shortened, since")]
+            state.notes = [*others, note]
             self.say(note)
 
     def _write(self) -> None:
         self.state.seconds = self.spent
         self.state.write(self.folder)
         comparison_page.write(self.folder, self.state)
+
+
+def _order(result: Result) -> tuple[int, bool]:
+    """What is not trained comes first, as its time is not ours to choose: trainings are shortened if it takes longer
+    than planned. The model before training is read from the others' runs."""
+    return {"trained": 1, "before": 2}.get(result.kind, 0), result.is_postponed
 
 
 def _reason(error: InputError) -> str:

@@ -75,16 +75,22 @@ def _more_rows(table: Table, settings: DataSettings, wanted: int) -> str:
     return f"hold out more, {option('held_out', str(wanted))}{most}, or give more rows"
 
 
-def refuse_one_label(train: Table) -> None:
-    """Refuse rows to train on that have one label alone.
+def refuse_one_label(train: Table, test: Table) -> None:
+    """Refuse rows to train on, or to test with, that have one label alone.
 
     Raises:
         InputError: they have.
     """
-    labels = {row.values.get("label") for row in train.rows}
-    if train.kind in ("labels", "pair_labels") and len(labels) == 1:
-        fault = f"every row to train on has the label {labels.pop()!r}: there is nothing to learn"
-        raise InputError(fault, train.name, "add rows with other labels")
+    if train.kind not in ("labels", "pair_labels"):
+        return
+    sorted_hint = "a file that is sorted by label is to be shuffled first, as --data.limit reads its first rows"
+    for rows, use, fault, hint in (
+        (train, "to train on", "there is nothing to learn", f"add rows with other labels; {sorted_hint}"),
+        (test, "to test with", "they tell no contender from another", sorted_hint),
+    ):
+        labels = {row.values.get("label") for row in rows.rows}
+        if len(labels) == 1:
+            raise InputError(f"every row {use} has the label {labels.pop()!r}: {fault}", rows.name, hint)
 
 
 def cheaper_options(settings: CompareSettings, row_counts: dict[str, Any]) -> list[str]:

@@ -66,6 +66,7 @@ class Result:
             "learning_rate", "note".
         epochs: the full length of its training that the budget allows; None: nothing is trained by steps.
         searches: whether learning rate and length are searched.
+        is_postponed: whether it waits until the others are done, since there may be no time for it.
         trials: its runs so far, the final ones last.
         chosen: learning_rate and epochs of the final runs.
         value: the measure on the test part: sum of ``numerators`` / sum of ``denominators``.
@@ -92,6 +93,7 @@ class Result:
     plan: dict[str, Any] = field(default_factory=dict)
     epochs: float | None = None
     searches: bool = False
+    is_postponed: bool = False
     trials: list[Trial] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
     value: float | None = None

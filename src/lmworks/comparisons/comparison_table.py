@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, list_names, number, signed
 from lmworks.comparisons.comparison_state import Result, State
-from lmworks.comparisons.recommendation import is_nothing_right
+from lmworks.comparisons.recommendation import why_nothing
 
 SPARE = ("training tokens/s", "on disk", "trained parameters", "memory", "95 % interval")
 """Columns that a narrow terminal leaves out, in this order."""
@@ -119,7 +119,7 @@ def remarks(state: State) -> list[str]:
     parts = f"{training:,} rows to train on"
     if any(result.searches for result in state.results):
         parts += f", {validation:,} of them to choose settings by"
-    lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}; {parts}"]
+    lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}{_added(state)}; {parts}"]
     for result in state.results:
         if result.state == "left out":
             lines.append(f"{result.title} is left out: {result.reason}")
@@ -131,9 +131,15 @@ def remarks(state: State) -> list[str]:
     unsearched = [result.title for result in state.done if result.kind == "trained" and not result.searches]
     if unsearched and state.settings.rates > 1:
         lines.append(f"no search of the learning rate, for which the budget is too short: {', '.join(unsearched)}")
-    if is_nothing_right(state):
-        lines.append("nothing is recommended: no contender is right on any of the test rows")
+    if reason := why_nothing(state):
+        lines.append(f"nothing is recommended: {reason}")
     return [*lines, *state.notes]
+
+
+def _added(state: State) -> str:
+    """The time that contenders got who were added later, beyond the budget."""
+    more = state.planned - state.settings.budget
+    return f" and {duration(more)} for contenders that were added" if more >= 1.0 else ""
 
 
 def recommendation(state: State) -> list[str]:

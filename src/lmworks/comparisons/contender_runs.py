@@ -30,9 +30,9 @@ CANARIES, RETAINED = "canaries.jsonl", "retained.json"
 """Rows that are planted among those to train on; what the base can do, measured once."""
 ENDING_SECONDS = 30.0
 """For which the process of a killed session is waited for."""
-MEASURED_TOKENS, CANARY_TOKENS = 20_000, 600
-"""What measuring use, forgetting and reproduced rows takes, roughly, in tokens of training; and what each canary adds,
-planted or not: a hundred other secrets of some six tokens each."""
+MEASURED_TOKENS, REPRODUCED_TOKENS, CANARY_TOKENS = 14_000, 20_000, 600
+"""What measuring use and forgetting takes, roughly, in tokens of training; what reproduced rows add, where answers are
+written; and what each canary adds, planted or not: a hundred other secrets of some six tokens each."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
 """What a run of a search evaluates besides the validation part: nothing."""
 
@@ -73,13 +73,10 @@ class ContenderRuns:
                     total += more
         return total
 
-    def expected_training(self, result: Result) -> float:
-        """Seconds of training that the runs of a contender are expected to take, none of which is done."""
-        return (result.epochs or 0.0) * run_times_of(result, self.state).training(*self._runs_of(result))
-
-    def expected_rest(self, result: Result) -> float:
-        """Seconds of all else that they are expected to take."""
-        return run_times_of(result, self.state).fixed(*self._runs_of(result))
+    def planned(self, result: Result) -> schedule.Planned:
+        """What the runs of a contender, none of which is done, are expected to take."""
+        times, runs = run_times_of(result, self.state), self._runs_of(result)
+        return schedule.Planned(result.epochs or 0.0, times.steps, times.training(*runs), times.fixed(*runs))
 
     def _runs_of(self, result: Result) -> tuple[list[int], int]:
         """The runs of each round of its search, and its final runs."""
@@ -273,14 +270,25 @@ def run_times_of(result: Result, state: State) -> RunTimes:
         return RunTimes(QUICK_SECONDS)
     of_training = plan["epoch"] * row_counts["validation"] / max(1, row_counts["training"])
     of_test = plan["evaluation"] * row_counts["validation"] / max(1, row_counts["test"])
-    canaries = sum(map(len, canaries_of(row_counts["kind"], state.settings.canaries)))
-    measured_tokens = MEASURED_TOKENS + CANARY_TOKENS * canaries
     return RunTimes(
         start=plan["start"] + plan["process"],
         epoch=plan["epoch"] if result.kind == "trained" else 0.0,
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
-        measuring=QUICK_SECONDS + plan["token"] * measured_tokens if result.kind == "trained" else QUICK_SECONDS,
+        measuring=_measuring_seconds(state) if result.kind == "trained" else QUICK_SECONDS,
         most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(DEFAULT_EPOCH_LIMIT, plan["most_epochs"]),
     )
+
+
+def _measuring_seconds(state: State) -> float:
+    """What measuring a trained contender takes: nearly the same for all, as long as the mean of those that were
+    measured, or else by how fast they train."""
+    trained = [result for result in state.results if result.kind == "trained"]
+    if measured := [result.measuring_seconds for result in trained if result.measuring_seconds is not None]:
+        return sum(measured) / len(measured)
+    kind = state.row_counts["kind"]
+    tokens = MEASURED_TOKENS + CANARY_TOKENS * sum(map(len, canaries_of(kind, state.settings.canaries)))
+    tokens += REPRODUCED_TOKENS if kind in CANARY_KINDS else 0
+    speeds = [result.plan["token"] for result in trained if "token" in result.plan]
+    return QUICK_SECONDS + tokens * sum(speeds) / len(speeds)

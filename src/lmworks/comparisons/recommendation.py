@@ -3,7 +3,7 @@
 Among the contenders that are not worse than the best beyond chance, the cheapest one: a simple one before those that
 adapt the model, one without training before the trained ones, and of these the one whose search and training took the
 fewest seconds. What it gains and what it gives up is said in numbers, and so is what the test part
-could not have told apart.
+could not have told apart. If that one is right on no row, the rows say nothing, and nothing is recommended.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ from lmworks.evaluate.significance import PairedComparison
 
 def recommend(state: State, compared: PairedComparison | None) -> dict[str, Any]:
     """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure,
-    or none is right on any row.
+    or :func:`why_nothing` has a reason.
 
     Args:
         state: of the comparison, with the differences of its contenders.
         compared: the same as significance tests gave it.
     """
-    if compared is None:
+    if compared is None or why_nothing(state):
         return {}
-    results = {result.name: result for result in state.done}
-    best = results[compared.reference]
-    if is_nothing_right(state):
-        return {}
-    equal = [results[name] for name in compared.within_noise]
+    best, equal = _equal(state)
     chosen = min(equal, key=_work)
     reasons = [_headline(state, chosen, best, equal), *_behind(state, best, equal)]
     reasons += _forgetting(chosen, equal)
@@ -38,10 +34,26 @@ def recommend(state: State, compared: PairedComparison | None) -> dict[str, Any]
     return {"name": chosen.name, "title": chosen.title, "reasons": [reason for reason in reasons if reason]}
 
 
-def is_nothing_right(state: State) -> bool:
-    """Whether the best figure of several contenders is none at all: equal zeros recommend nothing."""
-    values = [result.value or 0.0 for result in state.done]
-    return state.measure.get("better") == "higher" and len(values) > 1 and max(values) <= 0
+def why_nothing(state: State) -> str:
+    """Why nothing is recommended though several contenders have a figure: a zero is as good as the best of them."""
+    if state.measure.get("better") != "higher" or not state.best:
+        return ""
+    best, equal = _equal(state)
+    if not best.value:
+        return "no contender is right on any of the test rows"
+    chosen = min(equal, key=_work)
+    if chosen.value:
+        return ""
+    return (
+        f"the best, {best.title} ({number(best.value)}), cannot be told apart from {chosen.title}, which has 0: more "
+        "test rows may"
+    )
+
+
+def _equal(state: State) -> tuple[Result, list[Result]]:
+    """The best contender, and all that are not worse beyond chance, itself among them."""
+    best = next(result for result in state.done if result.name == state.best)
+    return best, [result for result in state.done if result is best or not result.difference.get("differs")]
 
 
 def _work(result: Result) -> tuple[int, float]:

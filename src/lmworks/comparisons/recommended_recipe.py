@@ -9,6 +9,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import merge
 from lmworks.comparisons.comparison_state import State
 from lmworks.comparisons.contender_recipes import data_and_groups
+from lmworks.comparisons.recommendation import why_nothing
 
 
 def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -65,6 +66,5 @@ def recommended_name(folder: Path, state: State, call: str) -> str:
     if any(result.state == "open" for result in state.results):
         raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
     hint = f"in Python: lmworks.compare(out=FOLDER).{call}(NAME)"
-    raise InputError(
-        "recommends nothing: no contender is right on any row, or fewer than two have a figure", str(folder), hint
-    )
+    reason = why_nothing(state) or "fewer than two contenders have a figure"
+    raise InputError(f"recommends nothing: {reason}", str(folder), hint)

@@ -77,6 +77,33 @@ class Length:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A contender that is trained, before it begins.
+
+    Attributes:
+        epochs: its full length.
+        steps: of an epoch.
+        training: seconds for each epoch of the full length, of all its runs.
+        rest: seconds of all else.
+    """
+
+    epochs: float
+    steps: float
+    training: float
+    rest: float
+
+    @property
+    def least(self) -> float:
+        """The epochs of its fewest steps."""
+        return min(self.epochs, MIN_STEPS / self.steps)
+
+    @property
+    def needed(self) -> float:
+        """Seconds of its fewest steps and of all else."""
+        return self.rest + self.least * self.training
+
+
 def rounds(rates: int) -> list[int]:
     """The runs of each round of a search that begins with so many learning rates; none with a single one."""
     return [] if rates < 2 else [max(1, math.ceil(rates / 2**number)) for number in range(len(SHARES) - 1)] + [1]
@@ -131,6 +158,28 @@ def divide(
     if exceeded:
         _refuse_too_little(times, budget, seeds, spent, cheaper)
     return lengths
+
+
+def shorten(planned: dict[str, Planned], seconds: float) -> dict[str, float]:
+    """Fit the contenders to come into less time than they were planned for.
+
+    The one that needs the most time is left out first, until the fewest steps of each of the others fit; what remains
+    is divided in proportion to what their planned lengths take beyond.
+
+    Args:
+        planned: by name.
+        seconds: for all of them.
+
+    Returns:
+        The epochs of each that is not left out; there may be time for one that is, when the others are done.
+    """
+    kept = dict(planned)
+    while kept and sum(contender.needed for contender in kept.values()) > seconds:
+        del kept[max(kept, key=lambda name: kept[name].needed)]
+    beyond = sum((contender.epochs - contender.least) * contender.training for contender in kept.values())
+    left = seconds - sum(contender.needed for contender in kept.values())
+    ratio = min(1.0, left / beyond) if beyond else 0.0
+    return {name: one.least + ratio * (one.epochs - one.least) for name, one in kept.items()}
 
 
 def _length(run_times: RunTimes, runs: Sequence[int], seeds: int, share: float) -> Length:

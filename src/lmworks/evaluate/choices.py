@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate import progress
 from lmworks.evaluate.scoring import row_losses, token_losses
+from lmworks.evaluate.text_windows import Ids, check_choices
 from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.prefixes import (
     cached_tokens,
@@ -26,8 +26,6 @@ from lmworks.generate.prefixes import (
 from lmworks.model.cache import Cache
 from lmworks.model.chunks import EVALUATED_TOKENS
 from lmworks.model.transformer import Transformer
-
-Ids = Sequence[int]
 
 
 @torch.no_grad()
@@ -51,7 +49,7 @@ def choice_likelihoods(
     Raises:
         InputError: a prompt or a choice has no token, or both together are longer than the context.
     """
-    _check(prompts, choices, network.max_text_tokens)
+    check_choices(prompts, choices, network.max_text_tokens)
     if not keeps_keys(network):
         return _flat_likelihoods(network, prompts, choices, row_tokens)
     training = network.training
@@ -60,17 +58,6 @@ def choice_likelihoods(
         return _cached_likelihoods(network, prompts, choices, row_tokens)
     finally:
         network.train(training)
-
-
-def _check(prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], context: int) -> None:
-    for number, (prompt, answers) in enumerate(zip(prompts, choices, strict=True), 1):
-        if not prompt or not answers or not all(answers):
-            fault = "a prompt or a choice without tokens has no likelihood"
-            raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
-        length = len(prompt) + max(map(len, answers))
-        if length > context:
-            fault = f"{length} tokens with its choice; the context is {context}"
-            raise InputError(fault, f"prompt {number}", "shorten the prompt")
 
 
 def _flat_likelihoods(

@@ -13,7 +13,8 @@ import numpy as np
 
 from lmworks.data.batch import Example
 from lmworks.data.documents import frame_of, require_id
-from lmworks.evaluate.scoring import Score, row_losses
+from lmworks.evaluate.scoring import row_losses
+from lmworks.evaluate.text_windows import Score
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 

@@ -6,8 +6,7 @@ packed without padding, hidden states are computed once, and the language head r
 hundred places at a time: a tensor of tokens x vocabulary never exists. Packed, batched and single documents give the
 same figures.
 
-Which tokens of a text are scored: with a tokenizer that begins texts with a BOS token, all of them. Without one nothing
-predicts the first token: it is not scored, and its bytes are not counted either.
+Which tokens of a text are scored: evaluate/text_windows.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from lmworks.base.figures import NATS_PER_BIT
 from lmworks.data.batch import CONTRASTIVE, Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
+from lmworks.evaluate.text_windows import Score, bits_per_byte, scores_of, windows_of
 from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.prefixes import groups_after_prefix, keeps_keys, pad_rows, read_prefix
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
@@ -33,26 +32,6 @@ from lmworks.model.forward import hidden_states
 from lmworks.model.heads import head_losses
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Score:
-    """How likely one text is.
-
-    Attributes:
-        nats: -log p of its scored tokens, summed; natural logarithm.
-        tokens: how many were scored.
-        bytes: UTF-8 bytes of what was scored.
-    """
-
-    nats: float
-    tokens: int
-    bytes: int
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Comparable across tokenizers; NaN where nothing could be scored."""
-        return bits_per_byte(self.nats, self.bytes)
 
 
 @dataclass(frozen=True)
@@ -256,11 +235,6 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def bits_per_byte(nats: float, size: int) -> float:
-    """Nats of a text of so many bytes as bits per byte: comparable across tokenizers; NaN where nothing was scored."""
-    return nats / NATS_PER_BIT / size if size else math.nan
-
-
 def score_texts(
     network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = EVALUATED_TOKENS
 ) -> list[Score]:
@@ -269,32 +243,9 @@ def score_texts(
     A text longer than the model's context is scored in windows, each token once; after the first window every token
     sees at least half a context before it.
     """
-    scored = [
-        _windows(ids, begins, text, tokenizer, network)
-        for text, (ids, begins) in zip(texts, tokenizer.spans(texts), strict=True)
-    ]
-    examples = [window for windows, _, _ in scored for window in windows]
-    nats = iter(row_losses(network, examples, row_tokens).language.nats)
-    return [Score(sum(float(next(nats)) for _ in windows), count, size) for windows, count, size in scored]
-
-
-def _windows(
-    ids: np.ndarray, begins: np.ndarray, text: str, tokenizer: Tokenizer, network: Transformer
-) -> tuple[list[Example], int, int]:
-    """A text as examples of at most one context, how many of its tokens they score, and those tokens' bytes."""
-    tokens = np.array([*tokenizer.opening, *ids], dtype=np.int32)
-    first = max(len(tokenizer.opening), 1)
-    if len(tokens) <= first:
-        return [], 0, 0
-    context = network.max_text_tokens
-    windows, scored = [], first
-    while scored < len(tokens):
-        begin = 0 if scored == first else scored - context // 2
-        end = min(begin + context, len(tokens))
-        windows.append(Example(tokens[begin:end], np.arange(begin, end) >= scored))
-        scored = end
-    unscored = begins[first - len(tokenizer.opening)]  # the character at which scoring begins
-    return windows, len(tokens) - first, len(text[unscored:].encode("utf-8", errors="replace"))
+    windowed = windows_of(texts, tokenizer, network.max_text_tokens)
+    examples = [window for text in windowed for window in text.windows]
+    return scores_of(windowed, row_losses(network, examples, row_tokens).language.nats)
 
 
 def groups_by_length(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:

@@ -19,11 +19,15 @@ from lmworks.families.gguf_file import FETCH_AGAIN, GGUFFile, value_of
 from lmworks.families.gguf_layout import (
     FAMILY_OF,
     FREQUENCIES,
+    LONG_FACTORS,
+    ROPE_TENSORS,
+    SHORT_FACTORS,
     from_pairs,
     is_offset,
     paired_heads,
     rows_of,
     scaling_of,
+    usual_attention_factor,
 )
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import to_ours
@@ -72,7 +76,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
     rows = rows_of(file.metadata["general.architecture"], config)
-    names = [name for name in file.tensors if name != FREQUENCIES]
+    names = [name for name in file.tensors if name not in ROPE_TENSORS]
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
     network = meta_network(config)
@@ -122,21 +126,22 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
         if needed not in file.tensors or len(file.tensors[needed].shape) != 2:
             raise InputError(f"tensor {needed} is missing", str(file.path), FETCH_AGAIN)
-    divisors = file.read([FREQUENCIES])[FREQUENCIES].double().flatten().numpy() if FREQUENCIES in file.tensors else None
+    scaling = file.read([tensor for tensor in ROPE_TENSORS if tensor in file.tensors])
+    divisors = {tensor: values.double().flatten().numpy() for tensor, values in scaling.items()}
     hf_config = keys_of_metadata(file.metadata, file.tensors, divisors, str(file.path))
     vocabulary = file.tensors["token_embd.weight"].shape[0]
     return FAMILIES[FAMILY_OF[name]], hf_config | {"vocab_size": vocabulary, "tie_word_embeddings": _tied(file)}
 
 
 def keys_of_metadata(
-    metadata: Mapping[str, Any], names: Container[str], divisors: np.ndarray | None, place: str
+    metadata: Mapping[str, Any], names: Container[str], divisors: Mapping[str, np.ndarray], place: str
 ) -> dict[str, Any]:
     """The keys of a config.json that metadata amounts to, but for vocab_size and tie_word_embeddings.
 
     Args:
         metadata: of an architecture that is read here.
         names: of the file's tensors.
-        divisors: what the tensor rope_freqs.weight holds, (D / 2,) float64; None: there is none.
+        divisors: what those of ROPE_TENSORS that it has hold, (R / 2,) float64 each.
         place: the file, for errors.
 
     Raises:
@@ -147,9 +152,11 @@ def keys_of_metadata(
     if name == "gpt2":
         hf_config = _gpt2_config(keys)
     else:
-        hf_config = _llama_config(keys, "blk.0.attn_output.bias" in names) | _rope(keys, divisors)
+        hf_config = _llama_config(keys, name, "blk.0.attn_output.bias" in names) | _rope(keys, divisors)
     if name in LARGEST:
         hf_config |= _gemma_config(keys, name, hf_config)
+    if name in ("phi3", "starcoder2"):
+        hf_config["sliding_window"] = keys.take("attention.sliding_window", int) or None
     keys.finish()
     family = FAMILIES[FAMILY_OF[name]]
     return {"model_type": family.name, "architectures": [family.architecture]} | hf_config
@@ -227,26 +234,29 @@ def _gpt2_config(metadata: _Metadata) -> dict[str, Any]:
     }
 
 
-def _llama_config(metadata: _Metadata, output_bias: bool) -> dict[str, Any]:
+def _llama_config(metadata: _Metadata, name: str, output_bias: bool) -> dict[str, Any]:
     size, heads = metadata.count("embedding_length"), metadata.count("attention.head_count")
     head = metadata.count("attention.key_length", size // heads)
-    for name in ("attention.value_length", "rope.dimension_count"):
-        if (other := metadata.take(name, int, head)) != head:
-            raise InputError(
-                f"{metadata.prefix}{name} is {other}, but a head has {head}", metadata.place, "not computed here"
-            )
-    config = {
+    sizes = {key: metadata.take(key, int, head) for key in ("attention.value_length", "rope.dimension_count")}
+    for key, other in sizes.items():
+        is_part = (name, key) == ("phi3", "rope.dimension_count") and 0 < other < head
+        if other != head and not is_part:
+            fault = f"{metadata.prefix}{key} is {other}, but a head has {head}"
+            raise InputError(fault, metadata.place, "not computed here")
+    config: dict[str, Any] = {
         "hidden_size": size,
         "intermediate_size": metadata.count("feed_forward_length"),
         "num_hidden_layers": metadata.count("block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.count("attention.head_count_kv", heads),
         "head_dim": head,
-        "rms_norm_eps": metadata.small("attention.layer_norm_rms_epsilon"),
     }
-    if metadata.prefix != "qwen2.":
-        config["attention_bias"] = output_bias
-    return config
+    if name == "starcoder2":
+        return config | {"norm_epsilon": metadata.small("attention.layer_norm_epsilon"), "use_bias": output_bias}
+    config["rms_norm_eps"] = metadata.small("attention.layer_norm_rms_epsilon")
+    if name == "phi3":
+        return config | {"partial_rotary_factor": sizes["rope.dimension_count"] / head}
+    return config if name == "qwen2" else config | {"attention_bias": output_bias}
 
 
 def _gemma_config(metadata: _Metadata, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,32 +278,65 @@ def _gemma_config(metadata: _Metadata, name: str, config: Mapping[str, Any]) -> 
     return keys | {"attn_logit_softcapping": _short(metadata.take("attn_logit_softcapping", float, 50.0))}
 
 
-def _rope(metadata: _Metadata, divisors: np.ndarray | None) -> dict[str, Any]:
+def _rope(metadata: _Metadata, divisors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     theta, context = _short(metadata.take("rope.freq_base", float, 10_000.0)), metadata.count("context_length")
     kind = metadata.take("rope.scaling.type", str, "none")
     factor = _short(metadata.take("rope.scaling.factor", float, metadata.take("rope.scale_linear", float, 1.0)))
     if not factor >= 0.0 or theta <= 0.0:
         fault = f"{metadata.prefix}rope.freq_base is {theta}, the factor of its scaling {factor}"
         raise InputError(fault, metadata.place, FETCH_AGAIN)
-    original = metadata.take("rope.scaling.original_context_length", int)
+    original = metadata.take("rope.scaling.original_context_length", int) or context
     fields = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
     yarn = {ours: metadata.take(f"rope.scaling.{theirs}", float) for ours, theirs in fields.items()}
     keys: dict[str, Any] = {"max_position_embeddings": context, "rope_theta": theta, "rope_scaling": None}
-    if divisors is not None:
-        if kind != "none":
-            raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", metadata.place, FETCH_AGAIN)
-        keys["rope_scaling"] = scaling_of(divisors, theta, metadata.place)
+    if divisors:
+        of_tensors = ("none", "longrope") if FREQUENCIES not in divisors else ("none",)
+        if kind not in of_tensors:
+            raise InputError(f"{min(divisors)} stands beside rope.scaling.type {kind!r}", metadata.place, FETCH_AGAIN)
+        if FREQUENCIES in divisors:
+            keys["rope_scaling"] = scaling_of(divisors[FREQUENCIES], theta, metadata.place)
+        else:
+            given = yarn["attention_factor"]
+            keys["rope_scaling"] = _longrope(divisors, context, original, given, metadata.place)
     elif kind == "linear" or (kind == "none" and factor not in (0.0, 1.0)):
         keys["rope_scaling"] = {"rope_type": "linear", "factor": factor}
     elif kind == "yarn":
-        scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original or context}
+        scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
         # llama.cpp's attn_factor multiplies the scale that transformers' attention_factor replaces
         if (given := yarn.pop("attention_factor")) not in (None, 1.0) and factor > 0.0:
-            yarn["attention_factor"] = given * (0.1 * math.log(factor) + 1.0)
+            yarn["attention_factor"] = given * usual_attention_factor("yarn", factor, original)
         keys["rope_scaling"] = scaling | {name: value for name, value in yarn.items() if value is not None}
     elif kind != "none":
         raise InputError(f"{metadata.prefix}rope.scaling.type {kind!r} is not computed here", metadata.place)
     return keys
+
+
+def _longrope(
+    divisors: Mapping[str, np.ndarray], context: int, trained: int, attention_factor: float | None, place: str
+) -> dict[str, Any]:
+    """The rope_scaling of a model with factors for short and for long texts.
+
+    Args:
+        divisors: both tensors.
+        context: tokens, with the scaling.
+        trained: tokens, without it.
+        attention_factor: what cosines and sines are multiplied by; None: llama.cpp then multiplies them by one.
+        place: the file, for errors.
+    """
+    for name in (SHORT_FACTORS, LONG_FACTORS):
+        if name not in divisors or not (divisors[name] > 0.0).all():
+            fault = "is missing" if name not in divisors else "holds numbers that are not positive"
+            raise InputError(f"tensor {name} {fault}", place, FETCH_AGAIN)
+    attention_factor = 1.0 if attention_factor is None else _short(attention_factor)
+    if trained < 2 or not attention_factor > 0.0:
+        fault = f"rope.scaling: original_context_length is {trained}, attn_factor {attention_factor}"
+        raise InputError(fault, place, FETCH_AGAIN)
+    short, long = ([_short(value) for value in divisors[name].tolist()] for name in (SHORT_FACTORS, LONG_FACTORS))
+    scaling: dict[str, Any] = {"rope_type": "longrope", "factor": context / trained}
+    scaling |= {"original_max_position_embeddings": trained, "short_factor": short, "long_factor": long}
+    if not math.isclose(attention_factor, usual_attention_factor("longrope", context / trained, trained), rel_tol=1e-6):
+        scaling["attention_factor"] = attention_factor
+    return scaling
 
 
 def _short(value: float) -> float:

@@ -1,8 +1,9 @@
 """How llama.cpp names and orders the tensors of the architectures that are read and written here; both ways.
 
 Its names differ from everyone's, and for its llama architecture it stores the rows of each query and key head in
-another order: pairs of neighbours rotate together there, not halves. Llama 3.1's scaling of rotary positions is a
-tensor there, of what each frequency is divided by. Names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+another order: pairs of neighbours rotate together there, not halves. Llama 3.1's and LongRoPE's scalings of rotary
+positions are tensors there, of what each frequency is divided by. Names:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row, Split, expand
-from lmworks.model.config import ModelConfig, RopeScaling
+from lmworks.model.config import ModelConfig
 
 # llama.cpp's architectures that are read and written here -> the families whose config.json theirs amounts to.
-FAMILY_OF = {name: name for name in ("gpt2", "llama", "qwen2", "qwen3", "gemma2")} | {"gemma3": "gemma3_text"}
-FREQUENCIES = "rope_freqs.weight"
+FAMILY_OF = {name: name for name in ("gpt2", "llama", "qwen2", "qwen3", "gemma2", "phi3", "starcoder2")}
+FAMILY_OF |= {"gemma3": "gemma3_text"}
+FREQUENCIES = "rope_freqs.weight"  # of Llama 3.1
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"  # of LongRoPE
+ROPE_TENSORS = (FREQUENCIES, SHORT_FACTORS, LONG_FACTORS)
 TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
 LOW, HIGH = 1.0, 4.0  # low_freq_factor and high_freq_factor of every published model with llama3 scaling
 
@@ -32,7 +36,8 @@ def rows_of(architecture: str, config: ModelConfig) -> list[Row]:
         architecture: one of :data:`FAMILY_OF`.
         config: what the model is.
     """
-    return _gpt2_rows(config) if architecture == "gpt2" else _llama_rows(config)
+    others = {"gpt2": _gpt2_rows, "phi3": _phi3_rows, "starcoder2": _starcoder2_rows}
+    return others.get(architecture, _llama_rows)(config)
 
 
 def paired_heads(architecture: str, config: ModelConfig, names: Iterable[str]) -> dict[str, int]:
@@ -58,23 +63,42 @@ def to_pairs(rows: torch.Tensor, heads: int) -> torch.Tensor:
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
-def divisors_of(scaling: RopeScaling, theta: float, size: int) -> np.ndarray:
-    """What Llama 3.1's scaling divides each frequency by: (D / 2,) float64 (Llama team 2024, as published in code).
+def rope_tensors(config: ModelConfig) -> dict[str, np.ndarray]:
+    """The tensors that scale rotary positions, by their names: (R / 2,) float32, what each frequency is divided by.
 
-    Args:
-        scaling: of kind llama3.
-        theta: base of the frequencies.
-        size: D, of a head.
+    Of Llama 3.1 (Llama team 2024, as published in code) one; of LongRoPE (Ding et al. 2024) one for short texts and one
+    for long ones. Empty where the metadata says all of the scaling, or there is none.
     """
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind not in ("llama3", "longrope"):
+        return {}
+    if scaling.kind == "longrope":
+        factors = {SHORT_FACTORS: scaling.short_factor, LONG_FACTORS: scaling.long_factor}
+        return {name: np.array(values, np.float32) for name, values in factors.items()}
     assert scaling.original_max_position_embeddings is not None
-    return _divisors(
-        size,
-        theta,
+    divisors = _divisors(
+        config.head_size,
+        config.rope_theta,
         scaling.factor,
         scaling.low_freq_factor,
         scaling.high_freq_factor,
         scaling.original_max_position_embeddings,
     )
+    return {FREQUENCIES: divisors.astype(np.float32)}
+
+
+def usual_attention_factor(kind: str, factor: float, trained: int) -> float:
+    """What cosines and sines are multiplied by where a config does not say it (Peng et al. 2023, equation 22; Ding et
+    al. 2024, as published in code).
+
+    Args:
+        kind: of the scaling, yarn or longrope.
+        factor: how many times longer the context becomes.
+        trained: the context before.
+    """
+    if kind == "yarn":
+        return 0.1 * math.log(factor) + 1.0
+    return 1.0 if factor <= 1.0 else math.sqrt(1.0 + math.log(factor) / math.log(trained))
 
 
 def scaling_of(divisors: np.ndarray, theta: float, place: str) -> dict[str, Any] | None:
@@ -141,6 +165,33 @@ def _gpt2_rows(config: ModelConfig) -> list[Row]:
         heads = tuple(f"layers.{{i}}.self_attn.{letter}_proj.{part}" for letter in "qkv")
         rows.append(Split(f"blk.{{i}}.attn_qkv.{part}", heads))
     rows.append(Rename("position_embd.weight", "embed_positions.weight"))
+    return _ends(config, ["weight", "bias"]) + expand(rows, config.num_hidden_layers)
+
+
+def _phi3_rows(config: ModelConfig) -> list[Row]:
+    """q, k and v are one tensor there, gate and up another."""
+    ours = {
+        "attn_norm": "input_layernorm",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_down": "mlp.down_proj",
+    }
+    queries, keys = (heads * config.head_size for heads in (config.num_attention_heads, config.key_value_heads))
+    heads = tuple(f"layers.{{i}}.self_attn.{letter}_proj.weight" for letter in "qkv")
+    halves = ("layers.{i}.mlp.gate_proj.weight", "layers.{i}.mlp.up_proj.weight")
+    rows: list[Row] = [Rename(f"blk.{{i}}.{name}.weight", f"layers.{{i}}.{mine}.weight") for name, mine in ours.items()]
+    rows += [Split("blk.{i}.attn_qkv.weight", heads, (queries, keys, keys)), Split("blk.{i}.ffn_up.weight", halves)]
+    return _ends(config, ["weight"]) + expand(rows, config.num_hidden_layers)
+
+
+def _starcoder2_rows(config: ModelConfig) -> list[Row]:
+    norms = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+    linears = {f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"} | {"attn_output": "self_attn.o_proj"}
+    linears |= {"ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+    biased = norms | (linears if config.mlp_bias else {})
+    names = [(f"{name}.weight", f"{ours}.weight") for name, ours in (norms | linears).items()]
+    names += [(f"{name}.bias", f"{ours}.bias") for name, ours in biased.items()]
+    rows: list[Row] = [Rename(f"blk.{{i}}.{theirs}", f"layers.{{i}}.{mine}") for theirs, mine in names]
     return _ends(config, ["weight", "bias"]) + expand(rows, config.num_hidden_layers)
 
 

@@ -16,17 +16,18 @@ from gguf.constants import GGML_QUANT_VERSION, LlamaFileType
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.gguf import keys_of_metadata
-from lmworks.families.gguf_layout import FAMILY_OF, divisors_of
+from lmworks.families.gguf_layout import FAMILY_OF, usual_attention_factor
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig, RopeScaling
 
 # Family -> llama.cpp's architecture. Mistral without windows is a Llama there.
 ARCHITECTURES = {family: name for name, family in FAMILY_OF.items()} | {"mistral": "llama"}
 GEMMA = ("gemma2", "gemma3")
+WINDOW_UNUSED = ("phi3", "starcoder2")  # whose windows the file may say, and llama.cpp does not compute
 AS_FOLDER = "lmworks save writes it as a Hugging Face folder"
 # Fields that do not change what a trained model computes, and those that are compared by what follows from them.
 UNCOMPARED = {"embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout", "initialization"}
-UNCOMPARED |= {"initializer_range", "sliding_window", "layer_kinds"}
+UNCOMPARED |= {"initializer_range", "sliding_window", "layer_kinds", "rotary_fraction"}
 
 
 def architecture_of(config: ModelConfig, family: Family, place: str) -> str:
@@ -42,7 +43,7 @@ def architecture_of(config: ModelConfig, family: Family, place: str) -> str:
     if config.heads or not config.language_head:
         raise InputError("a GGUF file holds a language model, not one with the head of a task", place, AS_FOLDER)
     architecture, windows = ARCHITECTURES[family.name], [window for window in _windows(config) if window is not None]
-    if windows and architecture not in GEMMA:
+    if windows and architecture not in (*GEMMA, *WINDOW_UNUSED):
         fault = f"llama.cpp computes the architecture {architecture} without sliding windows, and it has"
         raise InputError(f"{fault} one of {min(windows)} tokens", place, AS_FOLDER)
     if architecture == "gemma2" and not config.tie_word_embeddings:
@@ -50,9 +51,10 @@ def architecture_of(config: ModelConfig, family: Family, place: str) -> str:
     if architecture in ("qwen3", *GEMMA) and config.output_bias:
         fault = f"llama.cpp's architecture {architecture} has no bias of o_proj, and the model has"
         raise InputError(fault, place, AS_FOLDER)
-    if architecture == "qwen2" and config.head_size * config.num_attention_heads != config.hidden_size:
+    equal = ("qwen2", "phi3", "starcoder2")
+    if architecture in equal and config.head_size * config.num_attention_heads != config.hidden_size:
         fault = f"heads of {config.head_size} are not equal shares of {config.hidden_size}"
-        raise InputError(f"{fault}, as llama.cpp's architecture qwen2 needs them", place, AS_FOLDER)
+        raise InputError(f"{fault}, as llama.cpp's architecture {architecture} needs them", place, AS_FOLDER)
     return architecture
 
 
@@ -72,17 +74,20 @@ def metadata_of(config: ModelConfig, architecture: str, name: str, kind: str) ->
     if architecture == "gpt2":
         keys["attention.layer_norm_epsilon"] = config.norm_eps
     else:
+        epsilon = "layer_norm_epsilon" if architecture == "starcoder2" else "layer_norm_rms_epsilon"
         keys |= {
             "attention.head_count_kv": config.key_value_heads,
             "attention.key_length": config.head_size,
             "attention.value_length": config.head_size,
-            "attention.layer_norm_rms_epsilon": config.norm_eps,
-            "rope.dimension_count": config.head_size,
+            f"attention.{epsilon}": config.norm_eps,
+            "rope.dimension_count": config.rotary_size,
             "rope.freq_base": float(config.rope_theta),
-            **_rope(config.rope_scaling),
+            **_rope(config),
         }
     if architecture in GEMMA:
         keys |= _gemma(config, architecture)
+    if architecture in WINDOW_UNUSED:
+        keys["attention.sliding_window"] = config.sliding_window or 0
     file_type = LlamaFileType.ALL_F32 if kind == "F32" else LlamaFileType[f"MOSTLY_{kind}"]
     general = {"architecture": architecture, "type": "model", "name": name, "file_type": int(file_type)}
     general["quantization_version"] = GGML_QUANT_VERSION
@@ -91,16 +96,28 @@ def metadata_of(config: ModelConfig, architecture: str, name: str, kind: str) ->
     }
 
 
-def frequency_divisors(config: ModelConfig) -> np.ndarray | None:
-    """The tensor rope_freqs.weight (D / 2,) float32 of Llama 3.1's scaling; None: the model has another, or none."""
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind != "llama3":
-        return None
-    return divisors_of(scaling, config.rope_theta, config.head_size).astype(np.float32)
+def notes_of(config: ModelConfig, architecture: str) -> list[str]:
+    """Where llama.cpp computes a model otherwise than its file says."""
+    notes, windows = [], [window for window in _windows(config) if window is not None]
+    if windows and architecture in WINDOW_UNUSED:
+        notes.append(
+            f"llama.cpp computes the architecture {architecture} without its window of {min(windows):,} tokens, which "
+            "is in the file: it answers longer texts otherwise"
+        )
+    if (scaling := config.rope_scaling) is not None and scaling.kind == "longrope":
+        notes.append(
+            "llama.cpp chooses between the rotary factors of short and of long texts by the context that it is opened "
+            f"with, above {_trained(config):,} tokens those of long ones, and not by the length of the text"
+        )
+    return notes
 
 
 def check_metadata(
-    config: ModelConfig, metadata: Mapping[str, Any], names: Container[str], divisors: np.ndarray | None, place: str
+    config: ModelConfig,
+    metadata: Mapping[str, Any],
+    names: Container[str],
+    divisors: Mapping[str, np.ndarray],
+    place: str,
 ) -> None:
     """Refuse what would be read back as another model.
 
@@ -112,7 +129,7 @@ def check_metadata(
     Raises:
         InputError: names the first field that does not survive.
     """
-    wide = None if divisors is None else divisors.astype(np.float64)
+    wide = {name: values.astype(np.float64) for name, values in divisors.items()}
     try:
         keys = keys_of_metadata(metadata, names, wide, place)
     except InputError as error:
@@ -125,20 +142,24 @@ def check_metadata(
             raise InputError(fault, place, AS_FOLDER)
 
 
-def _rope(scaling: RopeScaling | None) -> dict[str, Any]:
+def _rope(config: ModelConfig) -> dict[str, Any]:
     """The keys of a scaling that llama.cpp has keys for; others are missed when the metadata is read back."""
-    if scaling is None or scaling.kind not in ("linear", "yarn"):
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind not in ("linear", "yarn", "longrope"):
         return {}
+    if scaling.kind == "longrope":  # its factors are tensors, and what they make of it has no name there
+        factor = _attention_factor(config, scaling)
+        return {"rope.scaling.original_context_length": _trained(config), "rope.scaling.attn_factor": factor}
     keys: dict[str, Any] = {"rope.scaling.type": scaling.kind, "rope.scaling.factor": float(scaling.factor)}
     if scaling.kind == "linear":
         return keys
     # beta_fast and beta_slow have keys too, but llama.cpp does not read them for these architectures
     if scaling.original_max_position_embeddings is not None:
         keys["rope.scaling.original_context_length"] = scaling.original_max_position_embeddings
-    if not _is_usual(scaling):
-        # llama.cpp's factor multiplies the scale that transformers' attention_factor replaces
-        assert scaling.attention_factor is not None
-        keys["rope.scaling.attn_factor"] = scaling.attention_factor / _usual_scale(scaling)
+    # llama.cpp's factor multiplies the scale that transformers' attention_factor replaces
+    factor = _attention_factor(config, scaling) / usual_attention_factor("yarn", scaling.factor, _trained(config))
+    if not math.isclose(factor, 1.0, rel_tol=1e-6):
+        keys["rope.scaling.attn_factor"] = factor
     return keys
 
 
@@ -160,23 +181,29 @@ def _windows(config: ModelConfig) -> list[int | None]:
     return [window if window is not None and window < config.max_position_embeddings else None for window in windows]
 
 
-def _usual_scale(scaling: RopeScaling) -> float:
-    """YaRN's scale of the rotation (Peng et al. 2023, equation 22)."""
-    return 0.1 * math.log(scaling.factor) + 1.0
+def _trained(config: ModelConfig) -> int:
+    """The context before the scaling of rotary positions."""
+    scaling = config.rope_scaling
+    trained = None if scaling is None else scaling.original_max_position_embeddings
+    return trained or config.max_position_embeddings
 
 
-def _is_usual(scaling: RopeScaling) -> bool:
-    factor = scaling.attention_factor
-    return factor is None or math.isclose(factor, _usual_scale(scaling), rel_tol=1e-6)
+def _attention_factor(config: ModelConfig, scaling: RopeScaling) -> float:
+    """What the cosines and sines of yarn and longrope are multiplied by."""
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return usual_attention_factor(scaling.kind, scaling.factor, _trained(config))
 
 
 def _compared(config: ModelConfig) -> dict[str, Any]:
     """The fields that say what is computed, with what follows from those that are not given."""
     fields = {name: value for name, value in config.model_dump().items() if name not in UNCOMPARED}
     fields |= {"num_key_value_heads": config.key_value_heads, "head_dim": config.head_size}
-    fields["layer_kinds and sliding_window"] = _windows(config)
-    if (scaling := config.rope_scaling) is not None and scaling.kind == "yarn" and _is_usual(scaling):
-        fields["rope_scaling"]["attention_factor"] = None
+    fields |= {"layer_kinds and sliding_window": _windows(config), "rotary_size": config.rotary_size}
+    if (scaling := config.rope_scaling) is not None and scaling.kind in ("yarn", "longrope"):
+        fields["rope_scaling"]["attention_factor"] = _attention_factor(config, scaling)
+        if scaling.kind == "longrope":  # whose factor changes nothing else
+            fields["rope_scaling"]["factor"] = None
     return fields
 
 
@@ -184,6 +211,8 @@ def _alike(written: Any, wanted: Any) -> bool:
     """Whether two values are equal, numbers within the precision that the file has."""
     if isinstance(wanted, dict) and isinstance(written, dict):
         return all(_alike(written.get(name), value) for name, value in wanted.items())
+    if isinstance(wanted, list | tuple) and isinstance(written, list | tuple):
+        return len(written) == len(wanted) and all(map(_alike, written, wanted))
     if isinstance(wanted, float) and isinstance(written, float | int):
         return math.isclose(written, wanted, rel_tol=1e-6)
     return bool(written == wanted)

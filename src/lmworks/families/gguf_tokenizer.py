@@ -46,6 +46,8 @@ SPLITS: dict[str, tuple[str, ...]] = {
 WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token is not merged
 BOS_BY_DEFAULT = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")
 COMPOSED = ("qwen2", "deepseek-r1-qwen", "megrez")  # their texts are brought to Unicode's form NFC
+PHI3 = ("phi-3", "phi3")  # in the lower-case name of a model: it reads no space after its special tokens ...
+SPACED = ("<unk>", "<s>", "<|endoftext|>")  # ... but after these (llama.cpp has that by the name alone)
 ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
 
 
@@ -53,7 +55,7 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
     """The tokenizer that a GGUF file's metadata describes.
 
     Args:
-        metadata: keys ``tokenizer.*``.
+        metadata: keys ``tokenizer.*``, and ``general.name``.
         place: the file, for errors.
 
     Raises:
@@ -84,7 +86,8 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
     for index in (ids["bos"], ids["eos"]):
         if index is not None:
             types[index] = CONTROL  # old files do not say so
-    _add_tokens(core, tokens, types)
+    strips = any(part in value_of(metadata, "general.name", str, place, "").lower() for part in PHI3)
+    _add_tokens(core, tokens, types, strips)
     adds_bos = value_of(metadata, "tokenizer.ggml.add_bos_token", bool, place, default_bos) and ids["bos"] is not None
     return Tokenizer(
         core,
@@ -157,10 +160,10 @@ def _merges(tokens: list[str], vocabulary: dict[str, int], scores: Any) -> list[
     return merges
 
 
-def _add_tokens(core: Core, tokens: list[str], types: list[int]) -> None:
+def _add_tokens(core: Core, tokens: list[str], types: list[int], strips: bool) -> None:
     """Control tokens are special; user-defined ones are found whole in any text, and are text themselves."""
     added = [
-        AddedToken(token, special=kind != USER_DEFINED, normalized=False)
+        AddedToken(token, special=kind != USER_DEFINED, normalized=False, rstrip=strips and token not in SPACED)
         for token, kind in zip(tokens, types, strict=True)
         if kind in (CONTROL, USER_DEFINED, UNKNOWN)
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from lmworks.families.gguf_tokenizer import (
     CONTROL,
     ENDINGS,
     NORMAL,
+    PHI3,
     SPLITS,
     UNKNOWN,
     UNUSED,
@@ -65,13 +67,14 @@ HARD_TEXTS = (
 )
 
 
-def tokenizer_metadata(tokenizer: Tokenizer, rows: int, place: str) -> tuple[dict[str, Any], list[str]]:
+def tokenizer_metadata(tokenizer: Tokenizer, rows: int, place: str, name: str = "") -> tuple[dict[str, Any], list[str]]:
     """The keys ``tokenizer.*`` of a GGUF file, and notes about them.
 
     Args:
         tokenizer: with its template and the ids that end a text.
         rows: of the model's embedding; those without a token get one that no text has.
         place: the file, for errors.
+        name: the file's general.name.
 
     Raises:
         InputError: it is of a kind that is not written here, or something of it would not survive: says what.
@@ -86,14 +89,23 @@ def tokenizer_metadata(tokenizer: Tokenizer, rows: int, place: str) -> tuple[dic
     else:
         metadata = _sentencepiece(state, tokens, types, tokenizer.unk_id, place)
     metadata |= {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": np.array(types, np.int32)}
-    for role, name in ROLES.items():
+    for role, title in ROLES.items():
         if (index := getattr(tokenizer, f"{role}_id")) is not None:
-            metadata[f"tokenizer.ggml.{name}_token_id"] = index
+            metadata[f"tokenizer.ggml.{title}_token_id"] = index
     metadata["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
     for role, index in zip(("eot", "eom"), _further_ends(tokenizer, tokens, types), strict=False):
         metadata[f"tokenizer.ggml.{role}_token_id"] = index
     metadata |= _templates(tokenizer)
-    return metadata, _check(tokenizer, metadata, place)
+    return metadata, _check(tokenizer, {**metadata, "general.name": name}, place)
+
+
+def model_name(name: str, tokenizer: Tokenizer) -> str:
+    """The name under which llama.cpp reads the tokenizer as it is: by that alone it knows that Phi-3's special tokens
+    take the spaces after them, and those of no other model do."""
+    takes_spaces = any(token.rstrip for token in tokenizer.core.get_added_tokens_decoder().values())
+    if takes_spaces:
+        return name if any(part in name.lower() for part in PHI3) else f"{name} (Phi-3)"
+    return re.sub("|".join(PHI3), "Phi 3", name, flags=re.IGNORECASE)
 
 
 def _tokens(tokenizer: Tokenizer, rows: int, place: str) -> tuple[list[str], list[int]]:

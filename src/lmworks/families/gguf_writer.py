@@ -20,9 +20,9 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_file, check_disk_space, remove_leftovers
 from lmworks.families.family import Family
 from lmworks.families.gguf_file import MAGIC
-from lmworks.families.gguf_layout import FREQUENCIES, is_offset, paired_heads, rows_of, to_pairs
-from lmworks.families.gguf_metadata import architecture_of, check_metadata, frequency_divisors, metadata_of
-from lmworks.families.gguf_tokenizer_metadata import tokenizer_metadata
+from lmworks.families.gguf_layout import is_offset, paired_heads, rope_tensors, rows_of, to_pairs
+from lmworks.families.gguf_metadata import architecture_of, check_metadata, metadata_of, notes_of
+from lmworks.families.gguf_tokenizer_metadata import model_name, tokenizer_metadata
 from lmworks.families.mapping import Row
 from lmworks.model.block_formats import divides, encode
 from lmworks.model.config import ModelConfig
@@ -115,12 +115,13 @@ def write_gguf(
         hint = "put its tokenizer.json into the model's folder"
         raise InputError("a GGUF file holds a tokenizer, and this model came without one", place, hint)
     plans = _plan(network, config, architecture, kind, place)
-    metadata = metadata_of(config, architecture, name or family.name, kind)
-    divisors = frequency_divisors(config)
+    metadata = metadata_of(config, architecture, model_name(name or family.name, tokenizer), kind)
+    divisors = rope_tensors(config)
     check_metadata(config, metadata, {tensor.name for tensor in plans}, divisors, place)
-    tokenizer_keys, notes = tokenizer_metadata(tokenizer, config.vocab_size, place)
-    if divisors is not None:
-        plans.append(_TensorPlan(FREQUENCIES, [torch.from_numpy(divisors)], [None], divisors.shape, "F32"))
+    tokenizer_keys, notes = tokenizer_metadata(tokenizer, config.vocab_size, place, metadata["general.name"])
+    notes += notes_of(config, architecture)
+    for tensor, values in divisors.items():
+        plans.append(_TensorPlan(tensor, [torch.from_numpy(values)], [None], values.shape, "F32"))
     _write(path, architecture, metadata | tokenizer_keys, plans)
     kinds = Counter(tensor.kind for tensor in plans if len(tensor.shape) == 2 and tensor.name != POSITIONS)
     if kind not in DENSE and kinds[ELSE_KIND]:

@@ -73,6 +73,11 @@ class EngineWeights:
         for name, table in (("cos", cos), ("sin", sin)):
             self._arrays[f"{ROTARY_TABLES[is_local]}.{name}"] = table
 
+    @property
+    def kinds(self) -> dict[str, int]:
+        """The kind of each matrix."""
+        return dict(self._kinds)
+
     def nbytes(self) -> int:
         """Bytes that the file will have, but for its header."""
         return int(self.engine.sizes()[0]) + sum(array.nbytes for array in self._arrays.values())

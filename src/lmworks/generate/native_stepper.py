@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from lmworks.base.errors import InputError
 from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.stepper import RESERVE, RowStart, Usage
+
+KV_CACHES = {"float32": 0, "float16": 1, "int8": 2}
+"""Precisions of keys and values, with their numbers in native/engine.hpp."""
 
 
 class NativeStepper:
     """A batch of rows on its way through the native engine; the interface is explained in generate/stepper.py.
 
+    A call that is interrupted, by Ctrl-C too, leaves the rows as they were.
+
     Args:
         engine: with its weights (kernels/native/engine.cpp).
         vocab_size: V.
         context: tokens that a row may hold.
+        kv_cache: the precision of keys and values, one of :data:`KV_CACHES`; None: float16, or float32 where the
+            weights are. In int8 each has a scale, and both take about half the memory of float16.
+
+    Raises:
+        InputError: there is no such precision.
     """
 
-    def __init__(self, engine: Any, vocab_size: int, context: int) -> None:
+    def __init__(self, engine: Any, vocab_size: int, context: int, *, kv_cache: str | None = None) -> None:
         self._engine, self.vocab_size, self.context = engine, vocab_size, context
         self.has_encoder = False
         self.usage = Usage()
         self._sequences: list[int] = []
+        self._lengths: dict[int, int] = {}  # of each sequence: those tokens whose logits the caller got
         self.logits = np.empty((0, vocab_size), np.float32)
+        if kv_cache is not None and kv_cache not in KV_CACHES:
+            choices = f"one of {', '.join(KV_CACHES)}"
+            raise InputError(f"{kv_cache!r} is no precision of the KV cache", "kv_cache", choices)
+        self._cache = None if kv_cache is None else KV_CACHES[kv_cache]
 
     def __del__(self) -> None:
         self._remove(self._sequences)
@@ -33,12 +50,12 @@ class NativeStepper:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row."""
-        return [self._engine.length(number) for number in self._sequences]
+        return [self._lengths[number] for number in self._sequences]
 
     def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read the prompts, one after the other, in place of earlier rows."""
-        self._remove(self._sequences)
-        self._sequences, self.logits = [], self.logits[:0]
+        earlier, self._sequences, self.logits = self._sequences, [], self.logits[:0]
+        self._remove(earlier)
         self.add(prompts, reserve)
 
     def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
@@ -46,35 +63,46 @@ class NativeStepper:
         rows = [list(prompt.ids) for prompt in prompts]
         if not rows:
             return
+        try:
+            added, logits = self._read(rows, reserve)
+            logits = np.concatenate((self.logits, logits)) if len(self.logits) else logits
+        except BaseException:
+            self._remove([number for number in self._lengths if number not in self._sequences])
+            raise
+        self._sequences, self.logits = [*self._sequences, *added], logits
+        self.usage.prompt_tokens += sum(map(len, rows))
+
+    def _read(self, rows: list[list[int]], reserve: int) -> tuple[list[int], np.ndarray]:
+        """New sequences with the tokens of the rows, and the logits after them."""
         capacities = [min(len(row) + reserve, self.context) for row in rows]
         known = shared_length(rows)
         if known:
-            first = self._engine.add_sequence(known)
+            first = self._new(known)
             self._compute([first] * known, rows[0][:known], [])
-            added = [self._engine.copy_sequence(first, known, capacity) for capacity in capacities]
-            self._engine.remove_sequence(first)
+            added = [self._copy(first, known, capacity) for capacity in capacities]
+            self._remove([first])
         else:
-            added = [self._engine.add_sequence(capacity) for capacity in capacities]
+            added = [self._new(capacity) for capacity in capacities]
         numbers, tokens, wanted = [], [], []
         for number, row in zip(added, rows, strict=True):
             numbers += [number] * (len(row) - known)
             tokens += row[known:]
             wanted.append(len(tokens) - 1)
-        logits = self._compute(numbers, tokens, wanted)
-        self.usage.prompt_tokens += sum(map(len, rows))
-        self._sequences += added
-        self.logits = np.concatenate((self.logits, logits)) if len(self.logits) else logits
+        return added, self._compute(numbers, tokens, wanted)
 
     def step(self, tokens: Sequence[int]) -> None:
         """Append one token to each row."""
         self.usage.completion_tokens += len(tokens)
         self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
 
-    def extend(self, tokens: Sequence[int]) -> np.ndarray:
-        """Append tokens to the only row; (number of tokens, V) float32: the logits after each of them."""
+    def extend(self, tokens: Sequence[int], logits_to_keep: int | None = None) -> np.ndarray:
+        """Append tokens to the only row; (N, V) float32: the logits after the last N of them, ``logits_to_keep``, or
+        after each."""
         (number,) = self._sequences
-        self.usage.completion_tokens += len(tokens)
-        logits = self._compute([number] * len(tokens), list(tokens), list(range(len(tokens))))
+        count = len(tokens)
+        self.usage.completion_tokens += count
+        wanted = range(0 if logits_to_keep is None else count - logits_to_keep, count)
+        logits = self._compute([number] * count, list(tokens), list(wanted))
         self.logits = logits[-1:]
         return logits
 
@@ -82,6 +110,7 @@ class NativeStepper:
         """Forget all tokens of the only row but the first ``length``; :meth:`extend` or :meth:`step` comes next."""
         (number,) = self._sequences
         self._engine.truncate_sequence(number, length)
+        self._lengths[number] = length
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order."""
@@ -91,21 +120,40 @@ class NativeStepper:
         for row in rows:
             number = self._sequences[row]
             if number in used:
-                length = self._engine.length(number)
-                number = self._engine.copy_sequence(number, length, min(length + RESERVE, self.context))
+                length = self._lengths[number]
+                number = self._copy(number, length, min(length + RESERVE, self.context))
             used.add(number)
             sequences.append(number)
-        self._remove([number for number in self._sequences if number not in used])
-        self._sequences, self.logits = sequences, self.logits[list(rows)]
+        earlier, self._sequences, self.logits = self._sequences, sequences, self.logits[list(rows)]
+        self._remove([number for number in earlier if number not in used])
 
     def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""
         flags = np.zeros(len(tokens), np.int64)
         flags[wanted] = 1
         logits = np.empty((len(wanted), self.vocab_size), np.float32)
-        self._engine.step(np.array(sequences, np.int64), np.array(tokens, np.int64), flags, logits)
+        try:
+            self._engine.step(np.array(sequences, np.int64), np.array(tokens, np.int64), flags, logits)
+        except BaseException:  # Ctrl-C may come when the step is done
+            for number in set(sequences):
+                self._engine.truncate_sequence(number, self._lengths[number])
+            raise
+        self._lengths |= {number: self._lengths[number] + count for number, count in Counter(sequences).items()}
         return logits
+
+    def _new(self, capacity: int) -> int:
+        """The number of a new sequence without tokens."""
+        number = self._engine.add_sequence(capacity, cache=self._cache)
+        self._lengths[number] = 0
+        return number
+
+    def _copy(self, source: int, length: int, capacity: int) -> int:
+        """The number of a new sequence that begins as another one does."""
+        number = self._engine.copy_sequence(source, length, capacity)
+        self._lengths[number] = length
+        return number
 
     def _remove(self, sequences: Sequence[int]) -> None:
         for number in sequences:
             self._engine.remove_sequence(number)
+            self._lengths.pop(number, None)

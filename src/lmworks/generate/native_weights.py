@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.positions import Rotary
 from lmworks.model.storage import BlockStorage, WeightStorage
 from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
+from lmworks.model.ternary_blocks import TERNARY, as_tq2_0
 from lmworks.model.transformer import Transformer
 
 KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-BLOCK_KINDS = {"Q4_0": 3, "Q4_1": 4, "Q8_0": 5}
+BLOCK_KINDS = {"Q4_0": 3, "Q4_1": 4, "Q8_0": 5, "TQ2_0": 6}
 """Numbers of the kinds of weights, as in native/engine.hpp."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -59,18 +61,21 @@ def unsupported(network: Transformer) -> str:
     return ""
 
 
-def native_stepper(network: Transformer, precision: str = "float32") -> NativeStepper:
-    """A stepper over a copy of the network's weights in the engine; arguments as of :func:`weights_of`."""
-    config = network.config
-    return NativeStepper(weights_of(network, precision).engine, config.vocab_size, config.max_position_embeddings)
+def native_stepper(network: Transformer, precision: str = "float32", *, kv_cache: str | None = None) -> NativeStepper:
+    """A stepper over a copy of the network's weights in the engine; arguments as of it and of :func:`weights_of`."""
+    engine, config = weights_of(network, precision).engine, network.config
+    return NativeStepper(engine, config.vocab_size, config.max_position_embeddings, kv_cache=kv_cache)
 
 
 def weights_of(network: Transformer, precision: str = "float32") -> EngineWeights:
-    """The engine with the network's weights, each as it is stored: in blocks of 4 or 8 bits, or dense.
+    """The engine with the network's weights, each as it is stored: in blocks of 2, 4 or 8 bits, or dense.
 
     Args:
         network: one that :func:`unsupported` has nothing against.
         precision: "float32" or "bfloat16": of the matrices that are stored in float32.
+
+    Raises:
+        InputError: ternary blocks hold numbers that are not ternary.
     """
     config = network.config
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -100,6 +105,13 @@ def weights_of(network: Transformer, precision: str = "float32") -> EngineWeight
             _set_norm(engine, index, name, getattr(layer.self_attn, name), offset)
     engine.engine.finish()
     return engine
+
+
+def formats_of(weights: EngineWeights) -> list[str]:
+    """The formats of an engine's matrices, such as Q4_1 and Q8_0, the most frequent first."""
+    names = {number: str(dtype).removeprefix("torch.") for dtype, number in KINDS.items()}
+    names |= {number: name for name, number in BLOCK_KINDS.items()}
+    return [names[kind] for kind, _ in Counter(weights.kinds.values()).most_common()]
 
 
 NORMS = ("input_layernorm", "attention_output_layernorm", "post_attention_layernorm", "mlp_output_layernorm")
@@ -155,6 +167,8 @@ def _floats(tensor: torch.Tensor) -> np.ndarray:
 def _set_matrix(engine: EngineWeights, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
     """Give a matrix with its bias to the engine; if it is stored in float32, in another ``dtype``."""
     storage: WeightStorage | None = getattr(module, "storage", None)
+    if isinstance(storage, BlockStorage) and storage.kind in TERNARY:
+        storage = as_tq2_0(storage, name if layer == WHOLE_MODEL else f"layer {layer}, {name}")
     if isinstance(storage, BlockStorage) and storage.kind in BLOCK_KINDS:
         kind, data = BLOCK_KINDS[storage.kind], storage.blocks
     else:

@@ -93,8 +93,8 @@ class Stepper(Protocol):
 class ExtensibleStepper(Stepper, Protocol):
     """A stepper whose only row takes several tokens at once, and gives them back."""
 
-    def extend(self, tokens: Sequence[int]) -> Logits:
-        """Append tokens to the only row; (number of tokens, V): the logits after each of them."""
+    def extend(self, tokens: Sequence[int], logits_to_keep: int | None = None) -> Logits:
+        """Append tokens to the only row; (N, V): the logits after the last N of them (``logits_to_keep``), or each."""
 
     def truncate(self, length: int) -> None:
         """Forget all tokens of the only row but the first ``length``; ``logits`` are those of the next call."""

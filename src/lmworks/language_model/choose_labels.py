@@ -1,23 +1,24 @@
-"""The likeliest of some labels after a prompt, by a decoder: classification without a head."""
+"""The likeliest of some labels after a prompt, by a decoder: classification without a head. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lmworks.data.prompts import Prompt
-from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.prediction import softmax
+from lmworks.evaluate.text_windows import Ids
 from lmworks.generate.stepper import Usage
 from lmworks.generate.text import Reply
-from lmworks.model.transformer import Transformer
 
 ContentFree = tuple[tuple[int, ...], ...]
 """Ids of a prompt about texts that say nothing."""
+Likelihoods = Callable[[Sequence[Ids], Sequence[Sequence[Ids]]], list[np.ndarray]]
+"""Ids of prompts, and for each those of its choices -> for each an array of log p of each choice."""
 
 
-def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply]:
+def choose_labels(likelihoods_of: Likelihoods, prompts: Sequence[Prompt]) -> list[Reply]:
     """For each prompt the label that is likeliest after it.
 
     Where prompts have content-free twins, each likelihood is divided by the label's mean probability after those
@@ -25,7 +26,7 @@ def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply
     counts less.
 
     Args:
-        network: a decoder.
+        likelihoods_of: of a decoder: evaluate/choices by a network, evaluate/native_likelihoods by the native engine.
         prompts: with their labels and choices.
 
     Returns:
@@ -39,7 +40,7 @@ def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply
         asked = [prompts[index] for index in members]
         ids = [*(prompt.ids for prompt in asked), *content_free]
         choices = [*(prompt.choices for prompt in asked), *([asked[0].choices] * len(content_free))]
-        likelihoods = choice_likelihoods(network, ids, choices)
+        likelihoods = likelihoods_of(ids, choices)
         bias = _bias(likelihoods[len(asked) :])
         for index, prompt, row in zip(members, asked, likelihoods, strict=False):
             replies[index] = _reply(prompt, row - bias)

@@ -65,7 +65,7 @@ def open_cached(source: str) -> NativeModel | None:
 
 
 def store(model: LanguageModel) -> list[str]:
-    """Put a model that was opened and packed into the cache; not an adapter, nor one that labels texts or has examples.
+    """Put a model that was opened and packed into the cache; not an adapter, nor one that has a head or examples.
 
     Args:
         model: prepared for generation.
@@ -74,7 +74,7 @@ def store(model: LanguageModel) -> list[str]:
         Notes for a person: that it is cached, or why not.
     """
     weights, path, folders = model.engine_weights, _files_of(model.source), _engines()
-    if model.own_tokenizer is None or model.few_shot is not None or model.labels:
+    if model.own_tokenizer is None or model.few_shot is not None or model.config.heads:
         return []
     if weights is None or path is None or folders is None:
         return []
@@ -132,11 +132,11 @@ def _open(folder: Path, source: str) -> NativeModel:
         tokenizer = Tokenizer.open(folder)
         tokenizer.end_ids |= set(values["end_ids"])
         tokenizer.rows = values["rows"]
-        generation, notes = values["generation"], list(values["notes"])
+        generation, notes, formats = values["generation"], list(values["notes"]), list(values["weight_formats"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(f"cannot be read ({error})", str(folder / MODEL), "delete it") from error
     engine = open_engine(folder / WEIGHTS)
-    return NativeModel(engine, config, tokenizer, source, generation, notes, InputFormat.read(folder))
+    return NativeModel(engine, config, tokenizer, source, formats, generation, notes, InputFormat.read(folder))
 
 
 def _write(folder: Path, model: LanguageModel, path: Path) -> None:
@@ -147,6 +147,7 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
     values: dict[str, Any] = {
         "path": str(path.resolve()),
         "config": model.config.model_dump(mode="json"),
+        "weight_formats": model.weight_formats,
         "generation": model.generation,
         "notes": model.notes,
         "end_ids": sorted(tokenizer.end_ids),

@@ -23,8 +23,8 @@ def export_gguf(model: LanguageModel, path: str | Path, to: str = "float16", *, 
     keeps them, byte for byte.
 
     Args:
-        model: a decoder of a family that llama.cpp knows: GPT-2, Llama, Mistral without windows, Qwen2, Qwen3,
-            Gemma 2, Gemma 3.
+        model: a decoder of a family that llama.cpp knows: GPT-2, Llama, Mistral without windows, Qwen2, Qwen3, Phi-3,
+            StarCoder2, Gemma 2, Gemma 3.
         path: the file; its name ends in ``.gguf``.
         to: "float32", "float16" or "bfloat16"; or "q8" (8.5 bits a weight), "q4" (4.5), "q4_1" (5), "tq1" (1.7), "tq2"
             (2.1), where token embeddings and the head have 8.5 and norms and biases 32. The last two are for models

@@ -6,16 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmworks.base.errors import InputError, as_list, check_type
+from lmworks.base.errors import as_list, check_type
 from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.tagging import Entity, TaggedText
 from lmworks.generate.sampling import Rules
-from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.classify_texts import classify_texts
-from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
-from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, Input, InputFormat
-from lmworks.language_model.inputs import prompts_of
+from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
 from lmworks.language_model.tag_words import TextOrTokens, tag_words
 from lmworks.model.head_requests import SEQUENCE, TOKENS, labels_of
 from lmworks.model.transformer import Transformer
@@ -28,7 +25,6 @@ class HeadMethods(ABC):
     network: Transformer
     source: str
     input_format: InputFormat | None
-    few_shot: FewShotPrompt | None
 
     @property
     @abstractmethod
@@ -39,6 +35,10 @@ class HeadMethods(ABC):
     @abstractmethod
     def rules(self) -> Rules:
         """What its publisher demands of every text that it writes."""
+
+    @abstractmethod
+    def _label_texts(self, texts: Sequence[Any], form: InputFormat) -> list[Prediction]:
+        """The likeliest label of each text, in words."""
 
     @property
     def labels(self) -> list[str]:
@@ -64,23 +64,9 @@ class HeadMethods(ABC):
         """
         listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
         if (form := self.input_format) is not None and form.kind == "label":
-            return self._label(listed, form)
+            return self._label_texts(listed, form)
         start = self.rules.decoder_start_token_id
         return classify_texts(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
-
-    def _label(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]], form: InputFormat) -> list[Prediction]:
-        """The likeliest of the labels after the prompt of each text; a text is as the run's pattern made it already."""
-        inputs: list[Input] = []
-        for text in texts:
-            if isinstance(text, Mapping) and form.prompt is None:
-                inputs.append(str(text["text"]) if "text" in text else form.fill(text))
-            elif isinstance(text, str | Mapping):
-                inputs.append(text)
-            else:
-                raise InputError("the model labels single texts, and this is a pair", "texts", "give one text each")
-        as_read = form.model_copy(update={"text": None})
-        replies = choose_labels(self.network.eval(), prompts_of(inputs, self.tokenizer, as_read, self.few_shot))
-        return [Prediction(reply.text, reply.label_probabilities or {}) for reply in replies]
 
     def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
         """The one or two texts of an input."""

@@ -6,15 +6,19 @@ Knows all the parts and does nothing itself: every method is a few lines over ge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError, check_type
-from lmworks.data.prompts import Prompt
-from lmworks.evaluate.scoring import Score, score_texts
+from lmworks.evaluate import choices as network_choices
+from lmworks.evaluate import native_likelihoods
+from lmworks.evaluate.scoring import score_texts
+from lmworks.evaluate.text_windows import Ids, Score, signature_of
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
@@ -23,19 +27,17 @@ from lmworks.generate.embed import Pooling, embed
 from lmworks.generate.engine_file import EngineWeights
 from lmworks.generate.fill import Filled, fill, next_sentence
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import unsupported, weights_of
+from lmworks.generate.native_weights import formats_of, unsupported, weights_of
 from lmworks.generate.packed import make_fast
 from lmworks.generate.stepper import Stepper
-from lmworks.generate.text import Reply
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
-from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.head_methods import HeadMethods
 from lmworks.language_model.input_format import TEXT_HINT, InputFormat, texts_of
 from lmworks.language_model.named_adapters import AdapterMethods, Adapters
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.config import ModelConfig
-from lmworks.model.stored_layers import widen
+from lmworks.model.stored_layers import weight_formats, widen
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -61,6 +63,7 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         input_format: how inputs looked in the run that trained it; None where no run is known.
         pooling: how a sentence encoder makes one vector of a text's states; None of other models.
         few_shot: what stands before its inputs, where a run of method prompting chose it.
+        kv_cache: the precision of keys and values in the native engine: "float16", "int8"; None: as the weights are.
         engine_weights: the native engine with its weights, once :meth:`prepare` has filled it.
         engine_fault: why the engine does not compute the prepared network, as a phrase; empty if it does.
     """
@@ -76,6 +79,7 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
     input_format: InputFormat | None = None
     pooling: SentencePooling | None = None
     few_shot: FewShotPrompt | None = None
+    kv_cache: str | None = None
     _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
     engine_weights: EngineWeights | None = field(default=None, init=False, repr=False)
     engine_fault: str = field(default="", init=False, repr=False)
@@ -101,11 +105,26 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         Raises:
             InputError: it writes no texts.
         """
-        if self.engine_weights is not None:
-            return NativeStepper(
-                self.engine_weights.engine, self.config.vocab_size, self.config.max_position_embeddings
-            )
-        return TorchStepper(self.network.eval())
+        return self._native_stepper() or TorchStepper(self.network.eval())
+
+    def _native_stepper(self) -> NativeStepper | None:
+        """A stepper over the native engine, once :meth:`prepare` has filled it."""
+        if self.engine_weights is None:
+            return None
+        engine, context = self.engine_weights.engine, self.config.max_position_embeddings
+        return NativeStepper(engine, self.config.vocab_size, context, kv_cache=self.kv_cache)
+
+    @property
+    def weight_formats(self) -> list[str]:
+        """The formats of the matrices as they are computed with, such as float32 or Q4_1, the most frequent first."""
+        return weight_formats(self.network) if self.engine_weights is None else formats_of(self.engine_weights)
+
+    @property
+    def signature(self) -> str:
+        """See :class:`TextMethods`."""
+        if self.engine_weights is None:
+            return signature_of("torch", self.weight_formats)
+        return signature_of("native", self.weight_formats, self.kv_cache)
 
     def fill(self, text: str, top: int = 5) -> Filled:
         """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled.
@@ -142,7 +161,7 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         return embed(network, self.tokenizer, texts_of(texts), pooling, normalize, self.pooling, max_tokens)
 
     def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is: nats, tokens and bits per byte.
+        """How likely each text is: nats, tokens and bits per byte; by the native engine, once the model is prepared.
 
         Raises:
             InputError: the model is no decoder.
@@ -151,7 +170,17 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
             hint = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
             fault = f"the model ({self.architecture}) gives no likelihood of a text by itself"
             raise InputError(fault, self.source, hint)
-        return score_texts(self.network.eval(), self.tokenizer, texts_of(texts))
+        if (stepper := self._native_stepper()) is not None:
+            scores = native_likelihoods.score_texts(stepper, self.tokenizer, texts_of(texts))
+        else:
+            scores = score_texts(self.network.eval(), self.tokenizer, texts_of(texts))
+        return [replace(score, signature=self.signature) for score in scores]
+
+    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+        """See :class:`TextMethods`."""
+        if (stepper := self._native_stepper()) is not None:
+            return native_likelihoods.choice_likelihoods(stepper, prompts, choices)
+        return network_choices.choice_likelihoods(self.network.eval(), prompts, choices)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
         """Write a Hugging Face folder, new or empty; the active adapter is merged. Nothing is left half-written.
@@ -222,6 +251,3 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
     def check_writes(self) -> None:
         """See :meth:`TextMethods.check_writes`."""
         check_writes(self.network)
-
-    def _choose_labels(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        return choose_labels(self.network.eval(), prompts)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmworks.base.errors import InputError
-from lmworks.data.prompts import Prompt
+import numpy as np
+
+from lmworks.base.errors import InputError, as_list
+from lmworks.evaluate import native_likelihoods
+from lmworks.evaluate.prediction import Prediction
+from lmworks.evaluate.text_windows import Ids, Score, signature_of
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.text import Reply
 from lmworks.language_model.few_shot import FewShotPrompt
-from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.input_format import TEXTS_HINT, InputFormat, texts_of
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
@@ -19,26 +22,30 @@ from lmworks.text.tokenizer import Tokenizer
 
 @dataclass
 class NativeModel(TextMethods):
-    """A decoder in the native engine, with its tokenizer: it generates, chats and gives next tokens.
+    """A decoder in the native engine, with its tokenizer: it generates, chats, scores, gives next tokens and labels.
 
     Attributes:
         engine: of the compiled module, with all weights.
         config: sizes and settings.
         own_tokenizer: text <-> ids, and the chat template.
         source: what the person named.
+        weight_formats: of its matrices, such as Q4_1.
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
     """
 
     engine: Any
     config: ModelConfig
     own_tokenizer: Tokenizer | None
     source: str
+    weight_formats: list[str]
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
     few_shot: FewShotPrompt | None = None
+    kv_cache: str | None = None
 
     @property
     def architecture(self) -> str:
@@ -50,12 +57,42 @@ class NativeModel(TextMethods):
         """See :class:`TextMethods`."""
         return self.config.max_position_embeddings
 
+    @property
+    def signature(self) -> str:
+        """See :class:`TextMethods`."""
+        return signature_of("native", self.weight_formats, self.kv_cache)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that a run taught it to write, in order; empty without any."""
+        form = self.input_format
+        return list(form.labels) if form is not None and form.kind == "label" else []
+
     def stepper(self) -> NativeStepper:
         """See :class:`TextMethods`; several steppers share the weights."""
-        return NativeStepper(self.engine, self.config.vocab_size, self.config.max_position_embeddings)
+        context = self.config.max_position_embeddings
+        return NativeStepper(self.engine, self.config.vocab_size, context, kv_cache=self.kv_cache)
 
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
 
-    def _choose_labels(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        raise InputError("the native engine compares no labels", self.source, "--backend torch")
+    def score(self, texts: str | Sequence[str]) -> list[Score]:
+        """See :class:`TextMethods`."""
+        scores = native_likelihoods.score_texts(self.stepper(), self.tokenizer, texts_of(texts))
+        return [replace(score, signature=self.signature) for score in scores]
+
+    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+        """See :class:`TextMethods`."""
+        return native_likelihoods.choice_likelihoods(self.stepper(), prompts, choices)
+
+    def predict(self, texts: Sequence[Any]) -> list[Prediction]:
+        """The likeliest label of each text, as LanguageModel.predict.
+
+        Raises:
+            InputError: no run taught it labels, or an input cannot be read.
+        """
+        listed, form = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT), self.input_format
+        if form is None or form.kind != "label":
+            hint = f"train one: lmworks tune {self.source} FILE, with texts and labels"
+            raise InputError("the model has no head that classifies texts", self.source, hint)
+        return self._label_texts(listed, form)

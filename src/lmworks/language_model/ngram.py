@@ -10,7 +10,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder
 from lmworks.baselines.ngram import NgramModel
 from lmworks.baselines.ngram_stepper import NgramStepper
-from lmworks.evaluate.scoring import Score
+from lmworks.evaluate.text_windows import Score, signature_of
 from lmworks.families.folder import check_place
 from lmworks.generate.stepper import Stepper
 from lmworks.language_model.input_format import texts_of
@@ -79,6 +79,11 @@ class NgramLanguageModel(LanguageModel):
         """None: texts may be of any length."""
         return None
 
+    @property
+    def signature(self) -> str:
+        """Its probabilities are counted, and kept in float64."""
+        return signature_of("counts", ["float64"])
+
     def stepper(self) -> Stepper:
         """Its distributions, for generation."""
         return NgramStepper(self.ngram)
@@ -87,7 +92,12 @@ class NgramLanguageModel(LanguageModel):
         """How likely each text is. Its first token counts too: it has a probability at the beginning of a text."""
         listed = texts_of(texts)
         return [
-            Score(float(-self.ngram.log_probabilities(ids).sum()), len(ids), len(text.encode(errors="replace")))
+            Score(
+                float(-self.ngram.log_probabilities(ids).sum()),
+                len(ids),
+                len(text.encode(errors="replace")),
+                self.signature,
+            )
             for text, (ids, _) in zip(listed, self.tokenizer.spans(listed), strict=True)
         ]
 

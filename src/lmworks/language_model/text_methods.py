@@ -1,4 +1,4 @@
-"""The methods of a model that writes texts: generate, chat, translate, next. Imports no torch: a stepper computes."""
+"""The methods of a model that writes texts: generate, chat, translate, next, labels. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
+from lmworks.evaluate.prediction import Prediction
+from lmworks.evaluate.text_windows import Ids, Score
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.language_model.inputs import conversation_of, prompts_of
@@ -59,9 +64,22 @@ class TextMethods(ABC):
     def check_writes(self) -> None:
         """Raise an InputError if it writes no texts."""
 
+    @property
     @abstractmethod
-    def _choose_labels(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """For each prompt the likeliest of its labels."""
+    def signature(self) -> str:
+        """What computes, and the formats of the weights: what a score says (evaluate/text_windows.signature_of)."""
+
+    @abstractmethod
+    def score(self, texts: str | Sequence[str]) -> list[Score]:
+        """How likely each text is: nats, tokens and bits per byte.
+
+        Raises:
+            InputError: the model is no decoder.
+        """
+
+    @abstractmethod
+    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+        """log p of each choice after its prompt (evaluate/choices); the beginning that prompts share is read once."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -218,6 +236,24 @@ class TextMethods(ABC):
         """The likeliest next tokens after a text, each with its probability."""
         check_type(text, str, "text", TEXT_HINT)
         return next_tokens(self.stepper(), self.tokenizer, text, top)
+
+    def _choose_labels(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        """For each prompt the likeliest of its labels."""
+        return choose_labels(self.choice_likelihoods, prompts)
+
+    def _label_texts(self, texts: Sequence[Any], form: InputFormat) -> list[Prediction]:
+        """The likeliest of the labels after the prompt of each text; a text is as the run's pattern made it already."""
+        inputs: list[Input] = []
+        for text in texts:
+            if isinstance(text, Mapping) and form.prompt is None:
+                inputs.append(str(text["text"]) if "text" in text else form.fill(text))
+            elif isinstance(text, str | Mapping):
+                inputs.append(text)
+            else:
+                raise InputError("the model labels single texts, and this is a pair", "texts", "give one text each")
+        as_read = form.model_copy(update={"text": None})
+        replies = self._choose_labels(prompts_of(inputs, self.tokenizer, as_read, self.few_shot))
+        return [Prediction(reply.text, reply.label_probabilities or {}) for reply in replies]
 
     def _prompt(self, value: Input, raw: bool) -> Prompt:
         """A text as the model reads it."""

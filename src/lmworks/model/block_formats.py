@@ -25,11 +25,11 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.model.storage import BLOCK, BlockStorage, block_sizes
+from lmworks.model.ternary_blocks import TERNARY
 
 THREADS = 2
 CHUNK = 1 << 16  # elements that are encoded at a time: so few that a cache holds them and their candidates
 FORMATS = ("Q8_0", "Q4_0", "Q4_1", "TQ1_0", "TQ2_0")
-TERNARY = ("TQ1_0", "TQ2_0")
 # Candidates of Q4_0, as steps between zero and the number of the largest magnitude: beyond 8 that number is clipped,
 # and all others are rounded more finely.
 SYMMETRIC = tuple(7.0 + 0.4 * index for index in range(6))

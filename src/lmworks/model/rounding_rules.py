@@ -149,39 +149,10 @@ RULES: dict[str, Rule] = _rules()
 """Every rule by the name that a table gives it."""
 
 
-class RuleError(NamedTuple):
-    """What a rule costs on a matrix.
-
-    Attributes:
-        rule: a key of :data:`RULES`.
-        bits: of a weight, with its share of scales.
-        error: sum of the squared errors over the sum of the squared weights.
-    """
-
-    rule: str
-    bits: float
-    error: float
-
-
-def rule_errors(weight: torch.Tensor) -> list[RuleError]:
-    """The error of every rule on a matrix (rows, columns).
-
-    Raises:
-        ValueError: it is no matrix, or has no number other than zero.
-    """
-    if weight.ndim != 2 or not bool(weight.any()):
-        raise ValueError("the error of a rule is that of a matrix that is not all zeros")
-    result = []
-    for name, rule in RULES.items():
-        rounded = rule(weight)
-        result.append(RuleError(name, rounded.bits, relative_error(weight, rounded.dequantized())))
-    return result
-
-
 def relative_error(weight: torch.Tensor, rounded: torch.Tensor) -> float:
-    """Sum of the squared differences over the sum of the squared weights."""
+    """|rounded - weight| / |weight|, of the Frobenius norms."""
     exact = weight.detach().float()
-    return float((rounded - exact).square().sum() / exact.square().sum())
+    return float((rounded - exact).norm() / exact.norm())
 
 
 def as_stored(scales: torch.Tensor) -> torch.Tensor:

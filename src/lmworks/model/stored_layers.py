@@ -3,6 +3,7 @@ one matrix at a time (of a head or an embedding, only some rows) exists in the p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -134,6 +135,13 @@ def stored_bytes(network: nn.Module) -> int:
 def weight_bytes(network: nn.Module) -> int:
     """Bytes of all parameters and storages."""
     return stored_bytes(network) + sum(parameter.nbytes for parameter in network.parameters())
+
+
+def weight_formats(network: nn.Module) -> list[str]:
+    """The formats of all matrices, such as float32 or Q4_1, the most frequent first."""
+    counts = Counter(module.storage.dtype_name for _, module in stored_layers(network))
+    counts.update(str(weight.dtype).removeprefix("torch.") for weight in network.parameters() if weight.ndim > 1)
+    return [name for name, _ in counts.most_common()]
 
 
 def store(network: nn.Module, name: str, storage: WeightStorage) -> None:

@@ -20,6 +20,7 @@ from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate import metrics, progress, scoring
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.evaluate.text_windows import bits_per_byte
 from lmworks.language_model.choose_labels import count_choices
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.sizes import key_value_bytes
@@ -212,7 +213,7 @@ class Evaluation:
             nats, size = sum(score.nats for score in scores), sum(score.bytes for score in scores)
             return {
                 "name": self.general_name,
-                "bits_per_byte": scoring.bits_per_byte(nats, size),
+                "bits_per_byte": bits_per_byte(nats, size),
                 "row_nats": [score.nats for score in scores],
                 "row_bytes": [score.bytes for score in scores],
             }

@@ -23,8 +23,9 @@ from lmworks.base.journal import RunFolder
 from lmworks.baselines.ngram import NgramModel
 from lmworks.data.batch import Example
 from lmworks.data.documents import Document, encode_documents
-from lmworks.evaluate.scoring import bits_per_byte, perplexity
+from lmworks.evaluate.scoring import perplexity
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.evaluate.text_windows import bits_per_byte
 from lmworks.language_model.ngram import NgramLanguageModel
 from lmworks.run import ngram_recipe, quick_runs
 from lmworks.run.evaluation import spread, sum_adjacent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Predictions:
         right: the right answer of each row, for a person; empty without one.
         classification: the part ``classification`` of an evaluation (evaluate/classification); None without labels.
         regression: the part ``regression`` (evaluate/regression); None without values.
+        signature: what computed them, and the formats of its weights; empty of counts of words.
     """
 
     table: Table
@@ -47,6 +49,7 @@ class Predictions:
     right: list[str]
     classification: dict[str, Any] | None = None
     regression: dict[str, Any] | None = None
+    signature: str = ""
 
 
 def has_head(model: object, name: str) -> bool:
@@ -160,15 +163,16 @@ def predict_rows(
         raise InputError(f"rows of kind {table.kind} have no text to classify", table.name, hint)
     texts = [row.texts for row in table.rows]
     inputs = [parts[0] if len(parts) == 1 else parts for parts in texts]
+    predictions_of = partial(Predictions, table, signature=getattr(model, "signature", ""))
     if table.kind in ("text", "text_pairs"):
-        return Predictions(table, model.predict(inputs), [])
+        return predictions_of(model.predict(inputs), [])
     if table.kind in ("values", "pair_values"):
         values = np.array([row.values["value"] for row in table.rows])
         predicted_values = [value for value in model.predict(inputs) if isinstance(value, PredictedValue)]
         if len(predicted_values) < len(inputs):
             raise InputError("the model gives labels, and these rows have values", table.name, "give rows with labels")
         figures = regression_figures(np.array([predicted.value for predicted in predicted_values]), values)
-        return Predictions(table, predicted_values, [f"{value:g}" for value in values], regression=figures)
+        return predictions_of(predicted_values, [f"{value:g}" for value in values], regression=figures)
     known = list(model.labels)
     right = [_labels_of(row, names or {}, known) for row in table.rows]
     predicted = [label for label in model.predict(inputs) if isinstance(label, Prediction)]
@@ -177,9 +181,9 @@ def predict_rows(
     places, shown = [row.place for row in table.rows], [" · ".join(parts) for parts in texts]
     if table.kind == "multi_labels":
         part = evaluate_multi_label(predicted, right, known, shown, places)
-        return Predictions(table, predicted, [", ".join(labels) for labels in right], part)
+        return predictions_of(predicted, [", ".join(labels) for labels in right], part)
     single = [labels[0] for labels in right]
-    return Predictions(table, predicted, single, evaluate_single_label(predicted, single, known, shown, places))
+    return predictions_of(predicted, single, evaluate_single_label(predicted, single, known, shown, places))
 
 
 def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list[str]:

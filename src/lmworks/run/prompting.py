@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lmworks.base import process_memory
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import scoring
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.generate.prefix_length import shared_length
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
@@ -77,7 +79,7 @@ def _figures(model: LanguageModel, task: Task, prompt: FewShotPrompt, candidates
     candidates.check_prompts([prompt], table, model.tokenizer)
     if table.labels:
         asked = prompt.prompts(table, model.tokenizer, candidates.data)
-        replies = choose_labels(model.network, asked)
+        replies = choose_labels(partial(choice_likelihoods, model.network), asked)
         right = [row.values["label"] for row in table.rows]
         nats = [
             -float(np.log(max((reply.label_probabilities or {})[label], np.finfo(float).tiny)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from lmworks.adapt import adapters
 from lmworks.evaluate import scoring
 from lmworks.evaluate.settings import GENERAL_BYTES
+from lmworks.evaluate.text_windows import bits_per_byte
 from lmworks.families.gguf_writer import WrittenGGUF, check_gguf_place
 from lmworks.language_model.export import export_gguf
 from lmworks.language_model.model import LanguageModel
@@ -91,4 +92,4 @@ def _bits_per_byte(model: LanguageModel, texts: list[str]) -> float | None:
     if model.architecture != "decoder" or not model.config.language_head:
         return None
     scores = scoring.score_texts(model.network.eval(), model.tokenizer, texts)
-    return scoring.bits_per_byte(sum(score.nats for score in scores), sum(score.bytes for score in scores))
+    return bits_per_byte(sum(score.nats for score in scores), sum(score.bytes for score in scores))

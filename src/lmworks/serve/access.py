@@ -90,6 +90,17 @@ def check_address(host: str, keys: ApiKeys) -> None:
         )
 
 
+def check_origins(origins: Sequence[str], keys: ApiKeys) -> None:
+    """Refuse to answer every web page where no key is asked for.
+
+    Raises:
+        InputError: it is so.
+    """
+    if "*" in origins and not keys:
+        fault = "without an API key, every web page that is open on this machine could use the models"
+        raise InputError(fault, "--cors-origins *", f"name the origins, or give --api-key-file FILE or {VARIABLE}")
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address or the name of a host means this machine alone."""
     try:

@@ -1,4 +1,4 @@
-"""A request on its way through a scheduler, seen from the event loop: its events, its usage, its log."""
+"""Requests on their way through the queues, seen from the event loop: their events, their usage, their log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,21 @@ from starlette.requests import Request
 from lmworks.serve.api_errors import ApiError
 from lmworks.serve.event_stream import until_hangup
 from lmworks.serve.record import RequestRecord
-from lmworks.serve.request import Event, Failed, Finished, FinishReason, GenerationRequest, Piece, PromptScores
-from lmworks.serve.schemas import GenerationBody
+from lmworks.serve.request import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Piece,
+    PromptScores,
+    Results,
+    TextRequest,
+)
+from lmworks.serve.schemas import SamplingBody
 from lmworks.serve.served_model import ServedModel
 from lmworks.serve.service import Service
+from lmworks.serve.text_queue import TextQueue
 from lmworks.serve.token_choice import ChoiceSettings, TokenScore
 
 DEFAULT_LIMIT = 256
@@ -46,6 +57,29 @@ class Inbox:
         if isinstance(event, Failed):
             raise event.error
         return event
+
+
+async def results_of(request: Request, queue: TextQueue, texts: Sequence[Any], time_limit: float) -> list[Any]:
+    """What a queue computes of texts; it does not go on when the client hangs up before.
+
+    Args:
+        request: whose body is read.
+        queue: computes.
+        texts: as the queue reads them.
+        time_limit: seconds.
+
+    Raises:
+        Exception: that of the request, where it failed; ClientDisconnect: the client has gone.
+    """
+    inbox = Inbox()
+    asked = TextRequest(inbox.send, time_limit, texts)
+    queue.submit(asked)
+    try:
+        event = await until_hangup(request.receive, inbox.next())
+    finally:
+        asked.cancel()
+    assert isinstance(event, Results)
+    return event.values
 
 
 @dataclass
@@ -87,7 +121,7 @@ class Answers:
         self,
         service: Service,
         served: ServedModel,
-        body: GenerationBody,
+        body: SamplingBody,
         field_name: str,
         prompts: Sequence[Sequence[int]],
         settings: ChoiceSettings,
@@ -95,7 +129,7 @@ class Answers:
         record: RequestRecord,
         scores_prompt: bool = False,
     ) -> None:
-        self._inbox, self._record, self._copies = Inbox(), record, body.n
+        self._inbox, self._record, self._copies = Inbox(), record, body.copies
         self.request = GenerationRequest(self._inbox.send, service.settings.time_limit)
         self.prompt_tokens = sum(map(len, prompts))
         self._finished: list[Finished] = []
@@ -103,7 +137,7 @@ class Answers:
         for prompt in prompts:
             room = check_prompt(served, prompt, field_name)
             most = limit if limit is not None else room if room is not None else DEFAULT_LIMIT
-            for copy in range(body.n):
+            for copy in range(body.copies):
                 seed = body.seed_number
                 seeds = [seed, copy] if seed is not None and copy else seed
                 served.add_choice(self.request, prompt, most, settings, seeds, scores_prompt)

@@ -42,6 +42,10 @@ class ApiError(Exception):
         kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
+    def event(self, number: int) -> dict[str, Any]:
+        """The event of OpenAI's Responses, of this number, by which a stream ends that failed."""
+        return {"type": "error", "sequence_number": number, "message": self.message, "param": self.param, "code": self.code}
+
 
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of an error. Of one that should not be, the log has more."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,29 +18,37 @@ from lmworks.language_model.text_methods import TextMethods
 from lmworks.serve.access import ApiKeys
 from lmworks.serve.api_errors import ApiError, as_api_error
 from lmworks.serve.chat import chat_completions
+from lmworks.serve.classify import classify
 from lmworks.serve.completions import completions
+from lmworks.serve.description import describe
 from lmworks.serve.embeddings import embeddings
 from lmworks.serve.guard import Guard, error_response
 from lmworks.serve.metrics import Metrics
 from lmworks.serve.operation import detokenize, health, list_models, metrics, ready, show_model, tokenize
 from lmworks.serve.record import record_of
-from lmworks.serve.request import QueueFull, TimeLimit
+from lmworks.serve.request import QueueFull, Stopping, TimeLimit
+from lmworks.serve.rerank import rerank
+from lmworks.serve.responses import responses
 from lmworks.serve.served_model import serve_model
 from lmworks.serve.service import Service
 from lmworks.serve.settings import ServeSettings
-from lmworks.serve.worker import Queue, Worker
+from lmworks.serve.worker import Worker
 
 ROUTES = [
     Route("/v1/models", list_models),
     Route("/v1/models/{name:path}", show_model),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/responses", responses, methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
+    Route("/v1/rerank", rerank, methods=["POST"]),
+    Route("/v1/classify", classify, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/health", health),
     Route("/ready", ready),
     Route("/metrics", metrics),
+    Route("/openapi.json", describe),
 ]
 
 
@@ -55,14 +64,10 @@ def make_service(models: Mapping[str, TextMethods], settings: ServeSettings) -> 
     """
     counts = Metrics()
     served = {name: serve_model(name, model, settings, counts.of_model(name)) for name, model in models.items()}
-    queues: list[Queue] = []
     for model in served.values():
         if model.scheduler is not None:
-            queues.append(model.scheduler)
-            counts.watch(model.name, model.scheduler.waiting, model.scheduler.running)
-        if model.embeddings is not None:
-            queues.append(model.embeddings)
-    return Service(served, Worker(queues), counts, settings)
+            counts.watch(model.name, model.scheduler)
+    return Service(served, Worker([queue for model in served.values() for queue in model.queues]), counts, settings)
 
 
 def make_app(service: Service, keys: ApiKeys) -> Starlette:
@@ -79,12 +84,17 @@ def make_app(service: Service, keys: ApiKeys) -> Starlette:
         yield
         service.worker.stop()
 
+    settings = service.settings
     paths = {route.path for route in ROUTES}
+    middleware = [Middleware(Guard, keys=keys, metrics=service.metrics, paths=paths, log_texts=settings.log_texts)]
+    if settings.cors_origins:  # before the guard: a browser asks whether it may ask without a key
+        origins = list(settings.cors_origins)
+        middleware.insert(0, Middleware(CORSMiddleware, allow_origins=origins, allow_headers=["*"], allow_methods=["*"]))
+    errors = (ApiError, InputError, QueueFull, Stopping, TimeLimit)
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Guard, keys=keys, metrics=service.metrics, paths=paths)],
-        exception_handlers=dict.fromkeys((ApiError, InputError, QueueFull, TimeLimit), _answer_error)
-        | {HTTPException: _answer_http_error},
+        middleware=middleware,
+        exception_handlers=dict.fromkeys(errors, _answer_error) | {HTTPException: _answer_http_error},
         lifespan=lifespan,
     )
     app.state.service = service

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from lmworks.base.settings import nearest
 from lmworks.serve.api_errors import ApiError
+from lmworks.serve.record import record_of
 from lmworks.serve.schemas import Body
 
 B = TypeVar("B", bound=Body)
@@ -38,6 +39,9 @@ async def read_body(request: Request, schema: type[B], limit: int) -> B:
             content = await _content(request, limit)
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
+    record = record_of(request.scope)
+    if record.keeps_body:
+        record.body = content.decode("utf-8", "replace")
     return parse_body(content, schema)
 
 
@@ -52,7 +56,7 @@ async def _content(request: Request, limit: int) -> bytes:
 
 
 def parse_body(content: bytes, schema: type[B]) -> B:
-    """JSON as a schema reads it; fields that are null count as not given.
+    """JSON as a schema reads it.
 
     Raises:
         ApiError: it is no JSON object, or not of this schema.
@@ -63,14 +67,29 @@ def parse_body(content: bytes, schema: type[B]) -> B:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
     if not isinstance(values, dict):
         raise ApiError(400, f"the body must be a JSON object, not {_short(values)}", code="invalid_json")
-    known = {*schema.model_fields, *schema.unsupported}
-    values = {name: value for name, value in values.items() if value is not None or name not in known}
+    return parse_object(values, schema)
+
+
+def parse_object(values: dict[str, Any], schema: type[B], within: str = "") -> B:
+    """An object as a schema reads it.
+
+    Args:
+        values: of JSON.
+        schema: what it may say.
+        within: the place of a part of a body, such as "input[0]"; the error is about the field before the bracket.
+
+    Raises:
+        ApiError: it is not of this schema.
+    """
     try:
         return schema.model_validate(values)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
+    except ValidationError as faults:
+        details = faults.errors(include_url=False, include_context=False)
     unknown = [fault for fault in details if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1]
-    raise _fault(schema, dict((unknown or details)[0]))
+    error = _fault(schema, dict((unknown or details)[0]))
+    if within:
+        error = ApiError(400, f"{within}: {error.message}", within.partition("[")[0], error.code)
+    raise error
 
 
 def _fault(schema: type[Body], fault: dict[str, Any]) -> ApiError:

@@ -10,12 +10,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lmworks.serve.answers import Inbox
+from lmworks.serve.answers import results_of
 from lmworks.serve.api_errors import about_field
 from lmworks.serve.bodies import read_body
-from lmworks.serve.event_stream import JsonResponse, until_hangup
+from lmworks.serve.event_stream import JsonResponse
 from lmworks.serve.record import record_of
-from lmworks.serve.request import EmbeddingRequest, Vectors
 from lmworks.serve.schemas import EmbeddingBody, as_list
 from lmworks.serve.service import service_of
 
@@ -29,17 +28,10 @@ async def embeddings(request: Request) -> Response:
         texts = await run_in_threadpool(queue.ids_of, as_list(body.input))
     tokens = sum(map(len, texts))
     record.user, record.prompt_tokens = body.user, tokens
-    inbox = Inbox()
-    asked = EmbeddingRequest(inbox.send, service.settings.time_limit, texts)
-    queue.submit(asked)
-    try:
-        event = await until_hangup(request.receive, inbox.next())
-    finally:
-        asked.cancel()
-    assert isinstance(event, Vectors)
+    vectors = await results_of(request, queue, texts, service.settings.time_limit)
     data = [
         {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
-        for index, vector in enumerate(event.matrix)
+        for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JsonResponse({"object": "list", "data": data, "model": served.name, "usage": usage})

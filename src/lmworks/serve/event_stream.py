@@ -63,15 +63,21 @@ class JsonResponse(Response):
 class EventStream(Response):
     """Server-sent events, one for each chunk, and ``[DONE]`` after the last; an error is an event, too, and the last.
 
+    Events of OpenAI's Responses have names, those of the other streams have none.
+
     Args:
         chunks: JSON objects.
         cancel: called when all is sent, or the client has hung up.
+        is_named: each chunk has the name of its event as ``type``, and nothing comes after the last.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[dict[str, Any], None], cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, chunks: AsyncGenerator[dict[str, Any], None], cancel: Callable[[], None], is_named: bool = False
+    ) -> None:
         self.status_code, self.background, self._chunks, self._cancel = 200, None, chunks, cancel
+        self._is_named = is_named
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,15 +91,21 @@ class EventStream(Response):
         async def write(body: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
+        count = 0
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
-                    await write(b"data: " + to_json(chunk) + b"\n\n")
-            await write(b"data: [DONE]\n\n", more=False)
+                    await write(self._event(chunk))
+                    count += 1
+            await write(b"" if self._is_named else b"data: [DONE]\n\n", more=False)
         except OSError as error:  # what a connection that was closed raises
             raise ClientDisconnect from error
         except Exception as error:
             failure = as_api_error(error)
             record.error = failure.code
-            await write(b"data: " + to_json(failure.body()) + b"\n\n", more=False)
+            await write(self._event(failure.event(count) if self._is_named else failure.body()), more=False)
+
+    def _event(self, chunk: dict[str, Any]) -> bytes:
+        name = f"event: {chunk['type']}\n".encode() if self._is_named else b""
+        return name + b"data: " + to_json(chunk) + b"\n\n"

@@ -32,10 +32,14 @@ class Guard:
         keys: of which one must be sent.
         metrics: counts requests.
         paths: those that are counted by name.
+        log_texts: whether the log has the bodies of requests.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, paths: set[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, paths: set[str], log_texts: bool = False
+    ) -> None:
         self._app, self._keys, self._metrics, self._paths = app, keys, metrics, paths
+        self._log_texts = log_texts
         self._log = logging.getLogger(LOGGER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +49,7 @@ class Guard:
             return
         headers, begin, status = Headers(scope=scope), time.monotonic(), 0
         given = headers.get("x-request-id", "")
-        record = RequestRecord(given if GIVEN_ID.fullmatch(given) else secrets.token_hex(12))
+        record = RequestRecord(given if GIVEN_ID.fullmatch(given) else secrets.token_hex(12), keeps_body=self._log_texts)
         scope[KEY] = record
 
         async def send_on(message: Message) -> None:

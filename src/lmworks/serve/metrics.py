@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from lmworks.serve.request import FinishReason
-from lmworks.serve.scheduler import Observer
+from lmworks.serve.scheduler import Observer, Scheduler
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -48,19 +47,28 @@ class Metrics:
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
+        self.batch = Histogram(
+            "lmworks_batch_size",
+            "Answers that were computed together, one token of each.",
+            ["model"],
+            buckets=BATCH_SIZES,
+            registry=registry,
+        )
         self._gauges = {
             "waiting": Gauge("lmworks_answers_waiting", "Answers without a place.", ["model"], registry=registry),
             "running": Gauge("lmworks_answers_running", "Answers with a place.", ["model"], registry=registry),
+            "cache": Gauge("lmworks_cache_bytes", "Bytes of keys and values.", ["model"], registry=registry),
         }
 
     def of_model(self, model: str) -> Observer:
         """What counts for a model's scheduler."""
         return _ModelObserver(self, model)
 
-    def watch(self, model: str, waiting: Callable[[], float], running: Callable[[], float]) -> None:
-        """Ask these for the gauges of a model, whenever somebody reads them."""
-        self._gauges["waiting"].labels(model).set_function(waiting)
-        self._gauges["running"].labels(model).set_function(running)
+    def watch(self, model: str, scheduler: Scheduler) -> None:
+        """Ask a model's scheduler for its gauges, whenever somebody reads them."""
+        self._gauges["waiting"].labels(model).set_function(scheduler.waiting)
+        self._gauges["running"].labels(model).set_function(scheduler.running)
+        self._gauges["cache"].labels(model).set_function(lambda: scheduler.cache_bytes)
 
     def unwatch(self, model: str) -> None:
         """Forget a model that is no longer served; what was counted of it stays."""
@@ -80,7 +88,7 @@ class _ModelObserver(Observer):
         self._reused = metrics.tokens.labels(model, "reused")
         self._written = metrics.tokens.labels(model, "answer")
         self._first, self._between = metrics.first_token.labels(model), metrics.between.labels(model)
-        self._seconds = metrics.seconds.labels(model)
+        self._seconds, self._batch = metrics.seconds.labels(model), metrics.batch.labels(model)
         self._finished = metrics.finished
         self._model = model
 
@@ -101,6 +109,10 @@ class _ModelObserver(Observer):
         """Another token came."""
         self._written.inc()
         self._between.observe(seconds)
+
+    def step(self, answers: int) -> None:
+        """So many answers were computed together."""
+        self._batch.observe(answers)
 
     def finished(self, reason: FinishReason, seconds: float) -> None:
         """An answer ended."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lmworks.generate.native_stepper import KV_CACHES
 from lmworks.generate.prefix_length import SHORTEST
 from lmworks.generate.stepper import RESERVE
 from lmworks.serve.prompt_parts import FEWEST_TILED, part_end, reusable_length, tiled_length
@@ -51,12 +52,16 @@ class NativeBackend:
         context: tokens that a sequence may hold.
         most: sequences at a time.
         cache_limit: bytes of keys and values up to which ended sequences are kept for reuse.
+        kv_cache: their precision, one of generate/native_stepper.KV_CACHES; None: as the weights are.
     """
 
     scores_prompts = True
 
-    def __init__(self, engine: Any, vocab_size: int, context: int, most: int, cache_limit: int) -> None:
+    def __init__(
+        self, engine: Any, vocab_size: int, context: int, most: int, cache_limit: int, kv_cache: str | None = None
+    ) -> None:
         self._engine, self._cache_limit = engine, cache_limit
+        self._precision = None if kv_cache is None else KV_CACHES[kv_cache]
         self.vocab_size, self.most = vocab_size, most
         self.context: int | None = context
         self._texts: dict[int, _Text] = {}
@@ -77,7 +82,7 @@ class NativeBackend:
             if source in self._kept:
                 self._kept[source] = self._kept.pop(source)
         else:
-            number = self._engine.add_sequence(capacity)
+            number = self._engine.add_sequence(capacity, cache=self._precision)
         self._texts[number] = text
         return number, known
 

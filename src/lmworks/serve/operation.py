@@ -47,7 +47,7 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """GET /ready: whether every queue has room for a request."""
     service = service_of(request)
-    queues = [queue for served in service.models.values() for queue in (served.scheduler, served.embeddings) if queue]
+    queues = [queue for served in service.models.values() for queue in served.queues]
     has_room = all(queue.waiting() < queue.queue_size for queue in queues)
     is_ready = service.worker.is_alive() and has_room
     return JsonResponse({"status": "ready" if is_ready else "busy"}, 200 if is_ready else 503)

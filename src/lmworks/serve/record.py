@@ -1,4 +1,4 @@
-"""What the log says of a request: numbers and names, never a text of it."""
+"""What the log says of a request: numbers and names, and its texts only where the server was told to."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class RequestRecord:
         first_token_seconds: from the request to its first token.
         finish_reasons: of its answers.
         error: a word for what went wrong.
+        body: the whole of it, where the log is to have it.
+        keeps_body: whether it is.
     """
 
     id: str
@@ -33,10 +35,14 @@ class RequestRecord:
     first_token_seconds: float | None = None
     finish_reasons: list[str] = field(default_factory=list)
     error: str | None = None
+    body: str | None = None
+    keeps_body: bool = False
 
     def fields(self) -> dict[str, Any]:
         """What is known of it, by name."""
-        return {name: value for name, value in vars(self).items() if value not in (None, [])}
+        values = {name: value for name, value in vars(self).items() if value not in (None, [])}
+        del values["keeps_body"]
+        return values
 
 
 def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:

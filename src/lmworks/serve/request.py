@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,10 +57,10 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """The vectors of all texts of a request, (n, E) float32."""
+class Results:
+    """What was asked of each text of a request."""
 
-    matrix: np.ndarray
+    values: list[Any]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Failed:
     error: Exception
 
 
-Event = PromptScores | Piece | Finished | Vectors | Failed
+Event = PromptScores | Piece | Finished | Results | Failed
 
 
 class TimeLimit(Exception):
@@ -129,17 +129,17 @@ class Request:
             self.fail(TimeLimit(self._time_limit))
 
 
-class EmbeddingRequest(Request):
-    """A request for the vectors of texts that are token ids. Other arguments as of :class:`Request`.
+class TextRequest(Request):
+    """A request about texts, such as for their vectors. Other arguments as of :class:`Request`.
 
     Attributes:
-        vectors: those that are computed, (E,) float32 each.
+        texts: as the queue reads them.
+        results: of the first of them, as far as they are computed.
     """
 
-    def __init__(self, send: Callable[[Event], None], time_limit: float, texts: Sequence[list[int]]) -> None:
+    def __init__(self, send: Callable[[Event], None], time_limit: float, texts: Sequence[Any]) -> None:
         super().__init__(send, time_limit)
-        self.texts = texts
-        self.vectors: list[np.ndarray] = []
+        self.texts, self.results = texts, list[Any]()
 
 
 class GenerationRequest(Request):

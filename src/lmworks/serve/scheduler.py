@@ -38,6 +38,9 @@ class Observer:
     def next_token(self, seconds: float) -> None:
         """Another token came so long after the one before."""
 
+    def step(self, answers: int) -> None:
+        """So many answers were computed together, one token of each."""
+
     def finished(self, reason: FinishReason, seconds: float) -> None:
         """An answer ended so long after its request came."""
 
@@ -52,11 +55,13 @@ class Scheduler:
 
     Attributes:
         wake: called when there is something to do.
+        cache_bytes: of keys and values after the last turn.
     """
 
     def __init__(self, backend: Backend, queue_size: int, observer: Observer | None = None) -> None:
         self.backend, self.queue_size, self._observer = backend, queue_size, observer or Observer()
         self.wake: Callable[[], None] = lambda: None
+        self.cache_bytes = 0
         self._lock = threading.Lock()  # of _waiting
         self._waiting: deque[Choice] = deque()
         self._reading: deque[Choice] = deque()
@@ -95,6 +100,7 @@ class Scheduler:
         self._admit()
         self._read()
         self._write()
+        self.cache_bytes = self.backend.cache_bytes()
         return bool(self._waiting or self._reading or self._writing)
 
     def fail_all(self, error: Exception) -> None:
@@ -163,6 +169,7 @@ class Scheduler:
         if not self._writing:
             return
         writing = list(self._writing)
+        self._observer.step(len(writing))
         logits = self.backend.step([choice.number for choice in writing], [choice.ids[-1] for choice in writing])
         for choice, row in zip(writing, logits, strict=True):
             self._take(choice, row)

@@ -16,6 +16,8 @@ from lmworks.serve.token_choice import ChoiceSettings
 
 MOST_CHOICES = 128
 """Answers of one request."""
+MOST_TEXTS = 2048
+"""Texts of one request for vectors or labels."""
 MOST_TOP = 20
 """Likeliest tokens that are told at each place."""
 SMALLEST_TOP_P = 1e-6
@@ -25,6 +27,7 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 Stop = Annotated[str, StringConstraints(min_length=1)]
 Ids = list[Annotated[int, Field(ge=0)]]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Body(BaseModel):
@@ -37,6 +40,15 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
     unsupported: ClassVar[frozenset[str]] = frozenset()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        """Fields that are null count as not given."""
+        if not isinstance(values, dict):
+            return values
+        known = {*cls.model_fields, *cls.unsupported}
+        return {name: value for name, value in values.items() if value is not None or name not in known}
+
 
 class StreamOptions(Body):
     """``stream_options``."""
@@ -45,19 +57,16 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] = False
 
 
-class GenerationBody(Body):
-    """What chat and completions have in common."""
+class SamplingBody(Body):
+    """How the tokens of answers are chosen, and whether they are streamed."""
 
     model: str
-    max_tokens: int | None = Field(None, ge=0)
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, ge=0, le=1)
-    n: int = Field(1, ge=1, le=MOST_CHOICES)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] = Field(
         default_factory=list, description="a text or a list of at most 16 texts, none of them empty"
     )
     stream: bool = False
-    stream_options: StreamOptions | None = None
     seed: int | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
@@ -67,16 +76,10 @@ class GenerationBody(Body):
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0)
 
-    @model_validator(mode="after")
-    def _streams(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is for requests with stream: true")
-        return self
-
     @property
-    def include_usage(self) -> bool:
-        """Whether the last chunk of a stream has the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def copies(self) -> int:
+        """Answers to each prompt."""
+        return 1
 
     def settings(self, vocab_size: int, top: int | None, stop: Sequence[str] = ()) -> ChoiceSettings:
         """How the tokens of the answers are chosen.
@@ -104,6 +107,30 @@ class GenerationBody(Body):
     def seed_number(self) -> int | None:
         """The seed as generators take it: 0 to 2^63 - 1."""
         return None if self.seed is None else self.seed % 2**63
+
+
+class GenerationBody(SamplingBody):
+    """What chat and completions have in common."""
+
+    max_tokens: int | None = Field(None, ge=0)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _streams(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is for requests with stream: true")
+        return self
+
+    @property
+    def copies(self) -> int:
+        """Answers to each prompt."""
+        return self.n
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the last chunk of a stream has the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
 
 
 def _biases(biases: dict[str, float], vocab_size: int) -> dict[int, float]:
@@ -202,11 +229,50 @@ class EmbeddingBody(Body):
 
     unsupported: ClassVar[frozenset[str]] = frozenset({"dimensions"})
     model: str
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)] = Field(
-        description="a text or a list of at most 2048 texts"
+    input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
+        description=f"a text or a list of at most {MOST_TEXTS} texts"
     )
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = Field(None, max_length=256)
+
+
+class ClassifyBody(Body):
+    """POST /v1/classify."""
+
+    model: str
+    input: str | Annotated[list[str | Pair], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
+        description=f"a text or a list of at most {MOST_TEXTS} texts, or pairs of texts"
+    )
+    user: str | None = Field(None, max_length=256)
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The one or two texts of each input."""
+        return [[entry] if isinstance(entry, str) else entry for entry in as_list(self.input)]
+
+
+class Document(Body):
+    """A document of a reranking."""
+
+    text: str
+
+
+class RerankBody(Body):
+    """POST /v1/rerank."""
+
+    model: str
+    query: str
+    documents: Annotated[list[str | Document], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
+        description=f"a list of at most {MOST_TEXTS} texts"
+    )
+    top_n: int | None = Field(None, ge=1)
+    return_documents: bool = True
+    user: str | None = Field(None, max_length=256)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the documents."""
+        return [entry if isinstance(entry, str) else entry.text for entry in self.documents]
 
 
 class TokenizeBody(Body):

@@ -16,17 +16,21 @@ from lmworks.data.prompts import Prompt
 from lmworks.language_model.inputs import conversation_of, prompts_of
 from lmworks.language_model.native_model import NativeModel
 from lmworks.language_model.text_methods import TextMethods
+from lmworks.model.head_requests import SEQUENCE
+from lmworks.serve.label_queue import LabelQueue
 from lmworks.serve.native_backend import NativeBackend
 from lmworks.serve.request import Choice, GenerationRequest
 from lmworks.serve.scheduler import Observer, Scheduler
 from lmworks.serve.settings import ServeSettings
 from lmworks.serve.stepper_backend import StepperBackend
+from lmworks.serve.text_queue import TextQueue
 from lmworks.serve.token_choice import ChoiceSettings
 from lmworks.text import chat
 from lmworks.text.messages import conversation
 from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
     from lmworks.serve.embedding_queue import EmbeddingQueue
 
 
@@ -39,6 +43,7 @@ class ServedModel:
         model: the model.
         scheduler: of what it writes; None where it writes no texts.
         embeddings: of vectors of texts; None where it gives none.
+        labels: of labels or values of texts; None where it gives none.
         created: seconds since 1970, when it was opened.
     """
 
@@ -46,7 +51,13 @@ class ServedModel:
     model: TextMethods
     scheduler: Scheduler | None = None
     embeddings: EmbeddingQueue | None = None
+    labels: LabelQueue | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def queues(self) -> list[Scheduler | TextQueue]:
+        """Those that it has."""
+        return [queue for queue in (self.scheduler, self.embeddings, self.labels) if queue is not None]
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -142,19 +153,17 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
         observer: told what its scheduler does.
 
     Raises:
-        InputError: it has no tokenizer, or chooses labels.
+        InputError: it has no tokenizer.
     """
     if not model.has_tokenizer:
         raise InputError("the model came without a tokenizer", model.source, "put its tokenizer.json beside it")
-    if model.input_format is not None and model.input_format.labels:
-        fault = "labels texts; the server writes texts and gives vectors"
-        raise InputError(fault, model.source, f"lmworks predict {model.source} FILE")
     model = _without_network(model)
     served = ServedModel(name, model)
     if isinstance(model, NativeModel):
-        size, context = model.config.vocab_size, model.context
-        native = NativeBackend(model.engine, size, context, settings.parallel, settings.cache_bytes)
-        served.scheduler = Scheduler(native, settings.queue_size, observer)
+        if model.labels:
+            served.labels = LabelQueue(model, settings.queue_size)
+            return served
+        served.scheduler = Scheduler(_native_backend(model, settings), settings.queue_size, observer)
         return served
     from lmworks.language_model.model import LanguageModel
     from lmworks.language_model.ngram import NgramLanguageModel
@@ -163,11 +172,29 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
         from lmworks.serve.embedding_queue import EmbeddingQueue
 
         served.embeddings = EmbeddingQueue(model, settings.queue_size)
-        if not _writes(model):
+        if _labels_in_words(model) or _has_head(model):
+            served.labels = LabelQueue(model, settings.queue_size)
+        if served.labels is not None or not _writes(model):
             return served
     start = model.rules.decoder_start_id if model.architecture == "encoder-decoder" else None
     served.scheduler = Scheduler(StepperBackend(model.stepper(), start), settings.queue_size, observer)
     return served
+
+
+def _native_backend(model: NativeModel, settings: ServeSettings) -> NativeBackend:
+    size, context = model.config.vocab_size, model.context
+    return NativeBackend(model.engine, size, context, settings.parallel, settings.cache_bytes, model.kv_cache)
+
+
+def _labels_in_words(model: LanguageModel) -> bool:
+    """Whether a run taught a model to write labels, of which it chooses the likeliest."""
+    return model.input_format is not None and bool(model.input_format.labels)
+
+
+def _has_head(model: LanguageModel) -> bool:
+    """Whether a head labels texts, or gives each a value."""
+    head = model.config.head(SEQUENCE)
+    return head is not None and (head.problem != "regression" or head.size == 1)
 
 
 def _writes(model: TextMethods) -> bool:
@@ -188,14 +215,16 @@ def _without_network(model: TextMethods) -> TextMethods:
 
     assert isinstance(model, LanguageModel)
     return NativeModel(
-        weights.engine,
-        model.config,
-        model.own_tokenizer,
-        model.source,
-        model.generation,
-        model.notes,
-        model.input_format,
-        model.few_shot,
+        engine=weights.engine,
+        config=model.config,
+        own_tokenizer=model.own_tokenizer,
+        source=model.source,
+        weight_formats=model.weight_formats,
+        generation=model.generation,
+        notes=model.notes,
+        input_format=model.input_format,
+        few_shot=model.few_shot,
+        kv_cache=model.kv_cache,
     )
 
 

@@ -19,6 +19,7 @@ from lmworks.serve.worker import Worker
 
 if TYPE_CHECKING:
     from lmworks.serve.embedding_queue import EmbeddingQueue
+    from lmworks.serve.label_queue import LabelQueue
 
 
 @dataclass
@@ -72,10 +73,41 @@ class Service:
             raise self._wrong_kind(name, "gives no vectors", lambda other: other.embeddings is not None)
         return served, served.embeddings
 
+    def classifier(self, name: str, request: Request) -> tuple[ServedModel, LabelQueue]:
+        """A model that labels texts, or gives them values, with its queue.
+
+        Raises:
+            ApiError: there is none, or it does not.
+        """
+        served = self.model(name, request)
+        if served.labels is None:
+            raise self._wrong_kind(name, "labels no texts", lambda other: other.labels is not None)
+        return served, served.labels
+
+    def ranker(self, name: str, request: Request) -> tuple[ServedModel, EmbeddingQueue | LabelQueue]:
+        """A model that gives pairs of texts a value, or texts vectors, with the queue of that.
+
+        Raises:
+            ApiError: there is none, or it gives neither.
+        """
+        served = self.model(name, request)
+        queue = _ranking_queue(served)
+        if queue is None:
+            fault = "gives neither vectors nor values of pairs"
+            raise self._wrong_kind(name, fault, lambda other: _ranking_queue(other) is not None)
+        return served, queue
+
     def _wrong_kind(self, name: str, fault: str, is_right: Callable[[ServedModel], bool]) -> ApiError:
         others = [other.name for other in self.models.values() if is_right(other)]
         rest = f"of the models here these do: {list_names(others)}" if others else "no model here does"
         return ApiError(400, f"{name} {fault}; {rest}", "model", "model_kind")
+
+
+def _ranking_queue(served: ServedModel) -> EmbeddingQueue | LabelQueue | None:
+    """What scores documents: a head that gives values, else vectors."""
+    if served.labels is not None and not served.labels.labels:
+        return served.labels
+    return served.embeddings
 
 
 def service_of(request: Request) -> Service:

@@ -14,17 +14,21 @@ LEAST = -9999.0
 
 def chat_scores(tokenizer: Tokenizer, scores: Sequence[TokenScore]) -> dict[str, Any]:
     """``logprobs`` of a chat's choice or of one of its chunks."""
+    return {"content": text_scores(tokenizer, scores), "refusal": None}
+
+
+def text_scores(tokenizer: Tokenizer, scores: Sequence[TokenScore]) -> list[dict[str, Any]]:
+    """The same of a part of a response: an entry for each token."""
 
     def entry(token: int, log_probability: float) -> dict[str, Any]:
         written = tokenizer.token_bytes(token)
         text = tokenizer.piece(token)
         return {"token": text, "logprob": max(log_probability, LEAST), "bytes": list(written)}
 
-    content = [
+    return [
         {**entry(score.id, score.log_probability), "top_logprobs": [entry(*other) for other in score.top]}
         for score in scores
     ]
-    return {"content": content, "refusal": None}
 
 
 class CompletionScores:

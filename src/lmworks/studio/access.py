@@ -71,7 +71,9 @@ class StudioAccess:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers, given = Headers(scope=scope), self._given(scope)
+        headers = Headers(scope=scope)
+        refusal = foreign(scope["method"], scope["path"], headers)
+        given = refusal is None and self._given(scope)
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -82,23 +84,18 @@ class StudioAccess:
                     kept.append("Set-Cookie", f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict")
             await send(message)
 
-        answer = self._refusal(scope, headers, given) or self._app
+        if refusal is not None:
+            answer: ASGIApp = error_response(refusal)
+        elif scope["path"] in OPEN_PATHS or given or self._has_token(headers):
+            answer = self._app
+        else:
+            answer = _without_token(scope["path"])
         await answer(scope, receive, send_on)
 
     def _given(self, scope: Scope) -> bool:
         """Whether the page is asked for with the token in its address."""
         words = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
         return scope["path"] == PAGE and len(words) == 1 and self._is_token(words[0])
-
-    def _refusal(self, scope: Scope, headers: Headers, given: bool) -> Response | None:
-        if error := foreign(scope["method"], scope["path"], headers):
-            return error_response(error)
-        if scope["path"] in OPEN_PATHS or given or self._has_token(headers):
-            return None
-        if scope["path"] in ("/", PAGE):
-            return HTMLResponse(NO_TOKEN, 401)
-        message = "the token is missing: open the address that lmworks studio printed at its start"
-        return error_response(ApiError(401, message, code="no_token", headers={"WWW-Authenticate": "Bearer"}))
 
     def _has_token(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -129,6 +126,14 @@ def foreign(method: str, path: str, headers: Mapping[str, str]) -> ApiError | No
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link:
         return ApiError(403, "the request comes from a page of another site", code="wrong_origin")
     return None
+
+
+def _without_token(path: str) -> Response:
+    """What is answered to a request without the token."""
+    if path in ("/", PAGE):
+        return HTMLResponse(NO_TOKEN, 401)
+    message = "the token is missing: open the address that lmworks studio printed at its start"
+    return error_response(ApiError(401, message, code="no_token", headers={"WWW-Authenticate": "Bearer"}))
 
 
 def _cookies(headers: Headers) -> dict[str, str]:

@@ -109,7 +109,7 @@ class Models:
         for queue in served.queues:
             service.worker.add(queue)
         if served.scheduler is not None:
-            service.metrics.watch(name, served.scheduler.waiting, served.scheduler.running)
+            service.metrics.watch(name, served.scheduler)
         service.models[name] = served
         return served
 

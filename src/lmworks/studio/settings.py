@@ -1,25 +1,27 @@
-"""The settings of a studio: those of its server, which this machine alone reaches."""
+"""The settings of a studio."""
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import ClassVar
 
-from lmworks.serve.access import is_loopback
-from lmworks.serve.settings import ServeSettings
+from pydantic import Field
 
-ELSEWHERE = "from another machine: ssh -L PORT:127.0.0.1:PORT HOST, and open the address that is printed"
+from lmworks.base.settings import Duration
+from lmworks.serve.settings import EngineSettings, ServeSettings
 
 
-class StudioSettings(ServeSettings):
-    """Where a studio is reached, and how much it takes on."""
+class StudioSettings(EngineSettings):
+    """Where a studio is reached, which is on this machine alone, and how much it takes on."""
 
-    host: str = Field("127.0.0.1", description=f"An address of this machine alone; {ELSEWHERE}.")
+    hints: ClassVar[dict[str, str]] = {
+        "host": "a studio is for this machine alone; from another one: ssh -L 8888:127.0.0.1:8888 HOST"
+    }
     port: int = Field(8888, ge=0, le=65535, description="0: any that is free.")
-    api_key_file: None = Field(None, description="Has no use here: the token in the address is the key.")
+    stop_limit: Duration = Field(5.0, gt=0, description="How long answers may go on after SIGTERM.")
 
-    @field_validator("host")
-    @classmethod
-    def _is_near(cls, host: str) -> str:
-        if not is_loopback(host):
-            raise ValueError(f"a studio is for this machine alone; {ELSEWHERE}")
-        return host
+    @property
+    def serving(self) -> ServeSettings:
+        """Those of its server."""
+        return ServeSettings(
+            port=self.port, stop_limit=self.stop_limit, parallel=self.parallel, cache_memory=self.cache_memory
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -11,6 +12,7 @@ from lmworks.data.batch import Example
 from lmworks.data.packing import pack
 from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate import progress
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
@@ -39,7 +41,7 @@ def generate_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens
 
 def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[Answer]:
     """The likeliest of the labels of each prompt."""
-    return [Answer(reply.text) for reply in choose_labels(model.network, prompts)]
+    return [Answer(reply.text) for reply in choose_labels(partial(choice_likelihoods, model.network), prompts)]
 
 
 def answer_text(model: LanguageModel, text: str, settings: EvaluateSettings) -> str:

@@ -13,6 +13,7 @@
 #include <string>
 #include <tuple>
 
+#include "interpreter.hpp"
 #include "kernel_table.hpp"
 
 template <>
@@ -20,8 +21,6 @@ struct nanobind::detail::dtype_traits<lmworks::Bf16> {
     static constexpr dlpack::dtype value{static_cast<std::uint8_t>(dlpack::dtype_code::Bfloat), 16, 1};
     static constexpr auto name = const_name("bfloat16");
 };
-
-namespace nb = nanobind;
 
 namespace lmworks {
 

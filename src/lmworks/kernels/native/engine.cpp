@@ -1,7 +1,6 @@
 // The Python class of the native engine: a decoder that is filled with weights, and sequences that grow by steps.
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <unordered_map>
 
 #include "bindings.hpp"
@@ -17,17 +16,6 @@ using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::dev
 std::vector<float> copied(const Floats& array) { return {array.data(), array.data() + array.size()}; }
 
 std::vector<float> copied(const std::optional<Floats>& array) { return array ? copied(*array) : std::vector<float>{}; }
-
-// Holds a mutex without the interpreter's lock: a thread that waited for the mutex with it would keep the thread that has
-// the mutex from ending.
-class Locked {
-public:
-    explicit Locked(std::mutex& mutex) : lock_(mutex) {}
-
-private:
-    nb::gil_scoped_release release_;
-    std::lock_guard<std::mutex> lock_;
-};
 
 class Engine {
 public:
@@ -48,7 +36,7 @@ public:
         if (d.heads % d.kv_heads) throw std::invalid_argument("key-value heads do not divide the heads");
         if (d.rotary_size < 0 || d.rotary_size % 2 || d.rotary_size > d.head_size)
             throw std::invalid_argument("rotary_size is no even part of a head");
-        d.has_float_cache = nb::cast<bool>(config["float_cache"]);
+        d.cache_kind = nb::cast<bool>(config["float_cache"]) ? F32_CACHE : F16_CACHE;
         d.layer_norm = nb::cast<bool>(config["layer_norm"]);
         d.activation = static_cast<int>(number("activation"));
         d.eps = static_cast<float>(number("eps"));
@@ -136,10 +124,13 @@ public:
         buffer_threads_ = num_threads();
     }
 
-    std::int64_t add_sequence(Size capacity) {
+    // A sequence without tokens, whose keys and values are of this CacheKind, or of the model's.
+    std::int64_t add_sequence(Size capacity, std::optional<int> cache) {
         const Locked locked(mutex_);
         auto sequence = std::make_unique<Sequence>();
-        grow(*sequence, std::max<Size>(capacity, 1));
+        sequence->kind = cache.value_or(decoder_.cache_kind);
+        if (sequence->kind < 0 || sequence->kind >= CACHE_KINDS) throw std::invalid_argument("there is no such kind of cache");
+        sequence->grow(decoder_, std::max<Size>(capacity, 1));
         sequences_[++last_number_] = std::move(sequence);
         return last_number_;
     }
@@ -150,8 +141,9 @@ public:
         const Sequence& source = sequence(number);
         if (length < 0 || length > source.length) throw std::invalid_argument("the sequence has fewer tokens");
         auto copy = std::make_unique<Sequence>();
-        grow(*copy, std::max({capacity, length, Size{1}}));
-        copy_tokens(source, *copy, length);
+        copy->kind = source.kind;
+        copy->grow(decoder_, std::max({capacity, length, Size{1}}));
+        copy->copy_tokens(decoder_, source, length);
         copy->length = length;
         sequences_[++last_number_] = std::move(copy);
         return last_number_;
@@ -166,6 +158,7 @@ public:
     }
 
     void remove_sequence(std::int64_t number) {
+        if (interpreter_threads.ending.load() != 0) return;  // a daemon thread may be at a long step
         const Locked locked(mutex_);
         sequences_.erase(number);
     }
@@ -176,8 +169,9 @@ public:
     }
 
     // Appends tokens to sequences, in order; writes the logits of the last token of those that are ``wanted``, in order.
+    // What is thrown, also by the handler of a signal, leaves all sequences as they were.
     void step(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, Output<float> logits) {
-        const Locked locked(mutex_);
+        Locked locked(mutex_);
         if (!buffers_) throw std::invalid_argument("the engine lacks weights: finish() comes first");
         const std::size_t count = tokens.size();
         check_size(numbers.size(), count, "sequences");
@@ -190,15 +184,15 @@ public:
             buffers_ = std::make_unique<StepBuffers>(decoder_, num_threads());
             buffer_threads_ = num_threads();
         }
-        const std::vector<std::size_t> ends = parts_of(all);
-        run_team([&](Team& team, int thread) {
-            std::size_t begin = 0;
-            for (const std::size_t end : ends) {
+        std::size_t begin = 0;
+        for (const std::size_t end : parts_of(all)) {
+            if (begin > 0) locked.check_signals();
+            run_team([&](Team& team, int thread) {
                 compute(decoder_, all.data() + begin, static_cast<Size>(end - begin), *buffers_, team, thread);
-                team.meet();
-                begin = end;
-            }
-        });
+            });
+            begin = end;
+        }
+        for (const StepToken& token : all) token.sequence->length = token.position + 1;
     }
 
     // Bytes of weights and of the sequences.
@@ -215,7 +209,7 @@ private:
     int buffer_threads_ = 0;
     std::unordered_map<std::int64_t, std::unique_ptr<Sequence>> sequences_;
     std::int64_t last_number_ = 0;
-    mutable std::mutex mutex_;  // one step at a time
+    mutable ForkedMutex mutex_;  // one step at a time
 
     EngineLayer& layer_of(int layer) {
         if (layer < 0 || static_cast<std::size_t>(layer) >= decoder_.layers.size())
@@ -284,10 +278,8 @@ private:
                 logits += decoder_.vocab_size;
             }
         }
-        for (const auto& [own, length] : lengths) {
-            if (length > own->capacity) grow(*own, std::max(length, std::min(2 * own->capacity, decoder_.positions)));
-            own->length = length;
-        }
+        for (const auto& [own, length] : lengths)
+            if (length > own->capacity) own->grow(decoder_, std::max(length, std::min(2 * own->capacity, decoder_.positions)));
         return all;
     }
 
@@ -307,28 +299,6 @@ private:
         }
         return ends;
     }
-
-    // Gives a sequence room for so many tokens; those that it has stay.
-    void grow(Sequence& own, Size capacity) const {
-        Sequence larger;
-        larger.capacity = (capacity + GROUP - 1) / GROUP * GROUP;
-        const Size count = static_cast<Size>(decoder_.layers.size()) * decoder_.kv_size() * larger.capacity;
-        larger.keys.resize(count * decoder_.cache_bytes());
-        larger.values.resize(count * decoder_.cache_bytes());
-        std::fill_n(larger.keys.data(), larger.keys.count(), std::uint8_t{0});  // scores of 16 positions are computed at once: none may be NaN
-        larger.length = own.length;
-        if (own.length > 0) copy_tokens(own, larger, own.length);
-        own = std::move(larger);
-    }
-
-    void copy_tokens(const Sequence& from, Sequence& to, Size length) const {
-        const Size size = decoder_.head_size * decoder_.cache_bytes(), rounded = (length + GROUP - 1) / GROUP * GROUP;
-        const Size heads = static_cast<Size>(decoder_.layers.size()) * decoder_.kv_heads;
-        for (Size head = 0; head < heads; ++head) {
-            std::copy_n(from.keys.data() + head * from.capacity * size, rounded * size, to.keys.data() + head * to.capacity * size);
-            std::copy_n(from.values.data() + head * from.capacity * size, length * size, to.values.data() + head * to.capacity * size);
-        }
-    }
 };
 
 }  // namespace
@@ -345,7 +315,7 @@ void bind_engine(nb::module_& m) {
         .def("set_rotary", &Engine::set_rotary, nb::arg("local"), nb::arg("cos"), nb::arg("sin"))
         .def("set_vector", &Engine::set_vector, nb::arg("name"), nb::arg("values"))
         .def("finish", &Engine::finish)
-        .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"))
+        .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"), nb::arg("cache").none() = nb::none())
         .def("copy_sequence", &Engine::copy_sequence, nb::arg("sequence"), nb::arg("length"), nb::arg("capacity"))
         .def("truncate_sequence", &Engine::truncate_sequence, nb::arg("sequence"), nb::arg("length"))
         .def("remove_sequence", &Engine::remove_sequence, nb::arg("sequence"))

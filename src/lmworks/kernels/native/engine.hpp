@@ -66,17 +66,28 @@ struct Half {
     std::uint16_t bits;
 };
 
-// How a packed matrix holds its numbers. Quantized ones are products of a scale and a whole number without sign, plus a
-// minimum: U4 and U8 have the minimum -8 and -128 times the scale (GGUF's Q4_0 and Q8_0), U4_MIN one of its own (Q4_1).
-enum WeightKind : int { F32_WEIGHTS, F16_WEIGHTS, BF16_WEIGHTS, U4_WEIGHTS, U4_MIN_WEIGHTS, U8_WEIGHTS, WEIGHT_KINDS };
+// A number of a key or value in 8 bits, to be multiplied by the scale of its vector.
+struct Int8 {
+    std::int8_t value;
+};
 
-constexpr Size GROUP = 16;  // rows of a matrix that are packed together: one vector of AVX-512, two of AVX2
+// How a packed matrix holds its numbers. Quantized ones are products of a scale and a whole number without sign, plus a
+// minimum: U4 and U8 have the minimum -8 and -128 times the scale (GGUF's Q4_0 and Q8_0), U4_MIN one of its own (Q4_1), TERNARY
+// -1 times the scale, with whole numbers of 0 to 2 (TQ2_0).
+enum WeightKind : int {
+    F32_WEIGHTS, F16_WEIGHTS, BF16_WEIGHTS, U4_WEIGHTS, U4_MIN_WEIGHTS, U8_WEIGHTS, TERNARY_WEIGHTS, WEIGHT_KINDS
+};
+
+constexpr Size GROUP = 16;            // rows of a matrix that are packed together: one vector of AVX-512, two of AVX2
+constexpr Size TERNARY_BLOCK = 256;  // columns of a block of TERNARY; of the other quantized kinds QUANT_BLOCK
 
 // A matrix (rows, columns) packed for products with few vectors: groups of 16 rows, one after the other, each at the
 // beginning of a cache line; missing rows of the last group are zeros. Within a group, dense kinds have for each column its
 // 16 numbers. Quantized kinds have first the whole numbers of each block of 32 columns, four columns of each row beside one
 // another: U8 columns 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in the high halves
-// columns 16-19 ... 28-31. Then for each block 16 scales in float16, and of U4_MIN 16 minima.
+// columns 16-19 ... 28-31. Then for each block 16 scales in float16, and of U4_MIN 16 minima. TERNARY is the same with blocks of
+// 256 columns: its first eight vectors of bytes have columns 0-3, 4-7 ... 28-31 in the lowest two bits of each byte, columns
+// 32-35 ... 60-63 in the next two, and so on up to 127; the other eight have columns 128-255.
 struct WeightMatrix {
     int kind = F32_WEIGHTS;
     Size rows = 0, columns = 0;
@@ -90,13 +101,16 @@ struct WeightMatrix {
     Size bytes() const { return groups() * group_bytes(); }
 };
 
-constexpr Size scale_bytes(int kind) { return GROUP * 2 * (kind == U4_MIN_WEIGHTS ? 2 : 1); }        // of a block
-constexpr Size number_bytes(int kind) { return GROUP * QUANT_BLOCK / (kind == U8_WEIGHTS ? 1 : 2); }
+constexpr Size block_columns(int kind) { return kind == TERNARY_WEIGHTS ? TERNARY_BLOCK : QUANT_BLOCK; }
+constexpr Size number_bits(int kind) { return kind == U8_WEIGHTS ? 8 : kind == TERNARY_WEIGHTS ? 2 : 4; }
+constexpr Size scale_bytes(int kind) { return GROUP * 2 * (kind == U4_MIN_WEIGHTS ? 2 : 1); }  // of a block of a group
+constexpr Size number_bytes(int kind) { return GROUP * block_columns(kind) * number_bits(kind) / 8; }
 
 // A matrix without data. Throws where there is no such kind, or its blocks do not divide the columns.
 WeightMatrix matrix_of(int kind, Size rows, Size columns);
 
-// Packs a matrix: dense numbers of the kind, or blocks of Q4_0 (U4), Q4_1 (U4_MIN) or Q8_0 (U8), row after row.
+// Packs a matrix: dense numbers of the kind, or blocks of Q4_0 (U4), Q4_1 (U4_MIN), Q8_0 (U8) or TQ2_0 (TERNARY), row after
+// row.
 WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory);
 
 // Bytes of the rows that pack() reads.
@@ -124,6 +138,9 @@ struct RotaryTable {
     std::vector<float> cos, sin;
 };
 
+// How a sequence holds the numbers of keys and values.
+enum CacheKind : int { F32_CACHE, F16_CACHE, I8_CACHE, CACHE_KINDS };
+
 struct Decoder {
     Size vocab_size = 0, hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_size = 0, rotary_size = 0, positions = 0;
     bool layer_norm = false;
@@ -135,9 +152,8 @@ struct Decoder {
     EngineNorm embed_norm, norm;
     RotaryTable rotary, local_rotary;
     std::vector<EngineLayer> layers;
-    bool has_float_cache = false;  // keys and values in float32
+    int cache_kind = F16_CACHE;  // of sequences that name none
 
-    Size cache_bytes() const { return has_float_cache ? 4 : 2; }  // of a number
     const WeightMatrix& head() const { return lm_head.exists() ? lm_head : embed_tokens; }
     Size q_size() const { return heads * head_size; }
     Size kv_size() const { return kv_heads * head_size; }
@@ -145,10 +161,18 @@ struct Decoder {
 
 // Keys and values of one sequence, for each layer and key-value head: keys (capacity / 16, head_size, 16), so that the
 // scores of 16 positions are computed at once; values (capacity, head_size). In float16, or in float32 where the weights
-// are: rounding of keys would be most of the error of such a model.
+// are: rounding of keys would be most of the error of such a model. In 8 bits each key and each value has a scale in float32:
+// those of 16 keys follow their numbers, that of a value its own.
 struct Sequence {
     Size length = 0, capacity = 0;
+    int kind = F16_CACHE;  // a CacheKind
     Buffer<std::uint8_t> keys, values;
+
+    // Room for so many tokens; those that there are stay.
+    void grow(const Decoder& decoder, Size room);
+    // Takes over the first ``count`` tokens of a sequence of the same kind; there is room for them.
+    void copy_tokens(const Decoder& decoder, const Sequence& from, Size count);
+    Size vector_bytes(const Decoder& decoder) const;  // of a key or value of one head
 };
 
 // A token to be computed: it is appended to its sequence at ``position``; the logits of some are wanted.
@@ -162,15 +186,18 @@ struct StepToken {
 constexpr Size STEP_TOKENS = 256;  // of one step at most; longer prompts are read in several
 
 // The vectors of some tokens as products with a quantized matrix read them: whole numbers of 8 bits in blocks of 32, each
-// with its scale and the sum of its numbers times the scale.
+// with its scale and the sum of its numbers times the scale. For a ternary matrix a scale is that of 256 numbers, of which
+// there are the sums too.
 struct QuantizedRows {
     Buffer<std::int8_t> numbers;
     Buffer<float> scales, sums;
+    Buffer<std::int32_t> totals;
 
     void resize(Size rows, Size columns) {
         numbers.resize(rows * columns);
         scales.resize(rows * ((columns + QUANT_BLOCK - 1) / QUANT_BLOCK));
         sums.resize(scales.count());
+        totals.resize(rows * ((columns + TERNARY_BLOCK - 1) / TERNARY_BLOCK));
     }
 };
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "engine_tiles.inl"
+#include "kv_cache.inl"
 
 namespace lmworks::ISA {
 namespace {
@@ -88,13 +89,22 @@ private:
         normalize(norm, decoder_.layer_norm, decoder_.eps, x, y, size);
     }
 
-    // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist. Of one vector each
-    // thread makes its own copy.
+    // Numbers of a vector that share a scale, for the matrices that read it; 0 where all of them are dense.
+    static Size block_for(std::initializer_list<const WeightMatrix*> matrices) {
+        Size block = 0;
+        for (const WeightMatrix* matrix : matrices)
+            if (matrix->is_quantized()) block = std::max(block, block_columns(matrix->kind));
+        return block;
+    }
+
+    // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist; ``block`` as of
+    // block_for(). Of one vector each thread makes its own copy.
     template <class In>
-    Vectors prepare(const EngineNorm& before, Size count, Size size, bool quantized, float scale, In in) {
-        const bool alone = count == 1, in_tiles = quantized && count >= FEWEST_TILE_VECTORS && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
+    Vectors prepare(const EngineNorm& before, Size count, Size size, Size block, float scale, In in) {
+        const bool alone = count == 1;
+        const bool in_tiles = block > 0 && count >= fewest_tile_vectors(block) && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
         StepBuffers::Rows& rows = alone ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
-        const Size blocks = size / QUANT_BLOCK;
+        const Size blocks = size / QUANT_BLOCK, wide_blocks = size / TERNARY_BLOCK;
         const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
         for (Size row = begin; row < end; ++row) {
             float* normed = rows.normed.data() + row * size;
@@ -104,13 +114,14 @@ private:
                 for (Size i = 0; i < size; ++i) normed[i] *= scale;
             if (in_tiles)
                 for_each_vector(size, [&](Size i, int n) { store_n(rows.halves.data() + row * size + i, load_n(normed + i, n), n); });
-            else if (quantized)
-                quantize_vector(normed, size, rows.quantized.numbers.data() + row * size,
-                                rows.quantized.scales.data() + row * blocks, rows.quantized.sums.data() + row * blocks);
+            else if (block > 0)
+                quantize_vector(normed, size, block, rows.quantized.numbers.data() + row * size,
+                                rows.quantized.scales.data() + row * blocks, rows.quantized.sums.data() + row * blocks,
+                                rows.quantized.totals.data() + row * wide_blocks);
         }
         if (!alone) team_.meet();
         return {rows.normed.data(), rows.quantized.numbers.data(), rows.quantized.scales.data(), rows.quantized.sums.data(),
-                in_tiles ? rows.halves.data() : nullptr, size};
+                rows.quantized.totals.data(), in_tiles ? rows.halves.data() : nullptr, size};
     }
 
     // This thread's groups of a matrix times vectors, by whatever is fastest for so many.
@@ -155,9 +166,9 @@ private:
     const float* residual(Size token) const { return buffers_.x.data() + token * decoder_.hidden; }
 
     void attention(const EngineLayer& layer, Size number) {
-        const bool quantized = layer.q_proj.is_quantized() || layer.k_proj.is_quantized() || layer.v_proj.is_quantized();
+        const Size block = block_for({&layer.q_proj, &layer.k_proj, &layer.v_proj});
         const auto in = [&](Size token) { return residual(token); };
-        const Vectors x = prepare(layer.input, count_, decoder_.hidden, quantized, 1.0f, in);
+        const Vectors x = prepare(layer.input, count_, decoder_.hidden, block, 1.0f, in);
         product(layer.q_proj, x, buffers_.q.data());
         product(layer.k_proj, x, buffers_.k.data());
         product(layer.v_proj, x, buffers_.v.data());
@@ -169,7 +180,7 @@ private:
             attend(layer, number, item / decoder_.heads, item % decoder_.heads);
         team_.meet();
         const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };
-        const Vectors values = prepare({}, count_, decoder_.q_size(), layer.o_proj.is_quantized(), 1.0f, mixed);
+        const Vectors values = prepare({}, count_, decoder_.q_size(), block_for({&layer.o_proj}), 1.0f, mixed);
         add_to_residual(layer.o_proj, values, layer.attention_output);
     }
 
@@ -180,66 +191,46 @@ private:
         if (decoder_.rotary_size > 0) rotate_head(decoder_, table(layer), position, head);
     }
 
-    // Where keys and values of a key-value head begin, in elements.
-    Size cache_place(const Sequence& sequence, Size number, Size kv_head) const {
-        return (number * decoder_.kv_heads + kv_head) * sequence.capacity * decoder_.head_size;
-    }
-
     // Appends key and value of a token to its sequence.
     void append(const EngineLayer& layer, Size number, Size token, Size kv_head) {
         const StepToken& own = tokens_[token];
-        const Size size = decoder_.head_size, place = cache_place(*own.sequence, number, kv_head);
-        float* key = buffers_.k.data() + token * decoder_.kv_size() + kv_head * size;
-        const float* value = buffers_.v.data() + token * decoder_.kv_size() + kv_head * size;
+        const Size place = token * decoder_.kv_size() + kv_head * decoder_.head_size;
+        float* key = buffers_.k.data() + place;
         place_head(layer, layer.k, own.position, key);
-        const Size column = place + own.position / GROUP * GROUP * size + own.position % GROUP, row = place + own.position * size;
-        with_cache(*own.sequence, [&](auto* keys, auto* values) {
-            for (Size i = 0; i < size; ++i) {
-                store_number(keys + column + i * GROUP, key[i]);
-                store_number(values + row + i, value[i]);
-            }
-        });
+        with_cache(*own.sequence, number, kv_head,
+                   [&](auto cached) { cached.append(own.position, key, buffers_.v.data() + place); });
     }
 
-    static void store_number(float* p, float value) { *p = value; }
-    static void store_number(Half* p, float value) { p->bits = float_to_half(value); }
-
-    // Calls use(keys, values) with the type of their numbers.
+    // Calls use() with the keys and values of a key-value head, in the type of their numbers.
     template <class Use>
-    void with_cache(Sequence& sequence, Use use) const {
-        std::uint8_t *keys = sequence.keys.data(), *values = sequence.values.data();
-        if (decoder_.has_float_cache) use(reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values));
-        else use(reinterpret_cast<Half*>(keys), reinterpret_cast<Half*>(values));
+    void with_cache(Sequence& sequence, Size number, Size kv_head, Use use) const {
+        const Size head = number * decoder_.kv_heads + kv_head;
+        switch (sequence.kind) {
+            case F32_CACHE: return use(CachedHead<float>(sequence, head, decoder_.head_size));
+            case F16_CACHE: return use(CachedHead<Half>(sequence, head, decoder_.head_size));
+            default: return use(CachedHead<Int8>(sequence, head, decoder_.head_size));
+        }
     }
 
     // softmax(q K^T * scale) V of one head (Vaswani et al. 2017, eq. 1).
     void attend(const EngineLayer& layer, Size number, Size token, Size head) {
         const StepToken& own = tokens_[token];
         const Size size = decoder_.head_size, kv_head = head / (decoder_.heads / decoder_.kv_heads);
-        const Size place = cache_place(*own.sequence, number, kv_head), last = own.position + 1;
+        const Size last = own.position + 1;
         const Size first = layer.window > 0 ? std::max<Size>(0, last - layer.window) : 0;
         float* q = buffers_.q.data() + token * decoder_.q_size() + head * size;
         place_head(layer, layer.q, own.position, q);
         float* scores = buffers_.scores[static_cast<std::size_t>(thread_)].data();
         float* out = buffers_.mixed.data() + token * decoder_.q_size() + head * size;
-        with_cache(*own.sequence, [&](const auto* keys, const auto* values) {
-            const float total = weigh(keys + place, q, first, last, scores);
-            mix(values + place, scores, first, last, 1.0f / total, out);
+        with_cache(*own.sequence, number, kv_head, [&](auto cached) {
+            cached.score(q, first, last, decoder_.attention_scale, scores);
+            const float total = exponentiate(scores, first, last);
+            cached.mix(scores, first, last, 1.0f / total, out);
         });
     }
 
-    // Writes e^(score - largest score) of positions first ... last - 1, and returns their sum.
-    template <class E>
-    float weigh(const E* keys, const float* q, Size first, Size last, float* scores) const {
-        const Size size = decoder_.head_size, begin = first / GROUP * GROUP;
-        const float scale = decoder_.attention_scale;
-        for (Size tile = begin; tile < last; tile += GROUP) {
-            Lanes sums{};
-            const E* in = keys + tile * size;
-            for (Size i = 0; i < size; ++i)
-                for (int part = 0; part < PARTS; ++part) sums.part[part] += load(in + i * GROUP + part * W) * q[i];
-            for (int part = 0; part < PARTS; ++part) store(scores + tile + part * W, sums.part[part] * scale);
-        }
+    // Writes e^(score - largest score) over the scores of positions first ... last - 1, and returns their sum.
+    float exponentiate(float* scores, Size first, Size last) const {
         float largest = -std::numeric_limits<float>::infinity();
         for (Size i = first; i < last; ++i) {
             if (decoder_.attention_softcap > 0.0f) scores[i] = capped(scores[i], decoder_.attention_softcap);
@@ -254,36 +245,9 @@ private:
         return reduce_sum(total);
     }
 
-    // Columns of values are added in registers, as many at once as there are: each line of memory is read once.
-    template <class E>
-    void mix(const E* values, const float* weights, Size first, Size last, float scale, float* out) const {
-        constexpr int COLUMNS = 4;  // vectors
-        const Size size = decoder_.head_size;
-        Size column = 0;
-        for (; column + COLUMNS * W <= size; column += COLUMNS * W) {
-            Vec sums[COLUMNS] = {};
-            for (Size i = first; i < last; ++i)
-                for (int c = 0; c < COLUMNS; ++c) sums[c] += load(values + i * size + column + c * W) * weights[i];
-            for (int c = 0; c < COLUMNS; ++c) store(out + column + c * W, sums[c] * scale);
-        }
-        for (; column + W <= size; column += W) {
-            Vec sum{};
-            for (Size i = first; i < last; ++i) sum += load(values + i * size + column) * weights[i];
-            store(out + column, sum * scale);
-        }
-        for (; column < size; ++column) {
-            float sum = 0.0f;
-            for (Size i = first; i < last; ++i) sum += as_float(values[i * size + column]) * weights[i];
-            out[column] = sum * scale;
-        }
-    }
-
-    static float as_float(float value) { return value; }
-    static float as_float(Half value) { return half_to_float(value.bits); }
-
     void feed_forward(const EngineLayer& layer) {
-        const bool quantized = layer.up_proj.is_quantized() || layer.gate_proj.is_quantized();
-        const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, quantized, 1.0f,
+        const Size block = block_for({&layer.up_proj, &layer.gate_proj});
+        const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, block, 1.0f,
                                   [&](Size token) { return residual(token); });
         const Size inner_size = decoder_.inner;
         float* inner = buffers_.inner.data();
@@ -302,7 +266,7 @@ private:
         multiply_share(gated ? layer.gate_proj : layer.up_proj, x, count_, activate_into);
         if (gated) multiply_share(layer.up_proj, x, count_, multiply_into);
         team_.meet();
-        const Vectors active = prepare({}, count_, inner_size, layer.down_proj.is_quantized(), 1.0f,
+        const Vectors active = prepare({}, count_, inner_size, block_for({&layer.down_proj}), 1.0f,
                                        [&](Size token) { return inner + token * inner_size; });
         add_to_residual(layer.down_proj, active, layer.mlp_output);
     }
@@ -313,7 +277,7 @@ private:
             if (tokens_[token].logits != nullptr) wanted[number++] = token;
         if (number == 0) return;
         const WeightMatrix& matrix = decoder_.head();
-        const Vectors x = prepare(decoder_.norm, number, decoder_.hidden, matrix.is_quantized(), decoder_.head_scale,
+        const Vectors x = prepare(decoder_.norm, number, decoder_.hidden, block_for({&matrix}), decoder_.head_scale,
                                   [&](Size i) { return residual(wanted[i]); });
         multiply_share(matrix, x, number, [&](Size i, Size row, Size rows, const float* values) {
             float* out = tokens_[wanted[i]].logits + row;

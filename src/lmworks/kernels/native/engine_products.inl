@@ -54,7 +54,13 @@ Numbers load_numbers(const std::uint8_t* p) {
 VecU8 low_halves(VecU8 bytes) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) & 0x0F0F0F0Fu); }
 VecU8 high_halves(VecU8 bytes) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) >> 4 & 0x0F0F0F0Fu); }
 
-// sum + the four products of each lane; numbers of 0 to 15, with VNNI of 0 to 255; x has four numbers, the same for all.
+// The ternary numbers at one of the four places of each byte, 0 to 2; where they stand, that is times 4^place, or moved down.
+constexpr int PLACES = 4;
+VecU8 ternary_in_place(VecU8 bytes, int place) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) & 0x03030303u << 2 * place); }
+VecU8 ternary_at(VecU8 bytes, int place) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) >> 2 * place & 0x03030303u); }
+
+// sum + the four products of each lane; numbers of 0 to 128, so that two products fit 16 bits, with VNNI of 0 to 255; x has
+// four numbers of -127 to 127, the same for all.
 VecI32 add_products(VecI32 sum, VecU8 numbers, std::int32_t x) {
 #if defined(__AVX512VNNI__)
     return bit_cast<VecI32>(_mm512_dpbusd_epi32(bit_cast<__m512i>(sum), bit_cast<__m512i>(numbers), _mm512_set1_epi32(x)));
@@ -92,12 +98,14 @@ struct Vectors {
     const float* dense;
     const std::int8_t* numbers;
     const float *scales, *sums;
+    const std::int32_t* totals;
     const Bf16* halves;  // for products in tiles, else null
     Size columns;
 
     Vectors from(Size row) const {
         const Size blocks = columns / QUANT_BLOCK;
-        return {dense + row * columns, numbers + row * columns, scales + row * blocks, sums + row * blocks, nullptr, columns};
+        return {dense + row * columns, numbers + row * columns, scales + row * blocks, sums + row * blocks,
+                totals + row * (columns / TERNARY_BLOCK), nullptr, columns};
     }
 };
 
@@ -173,6 +181,57 @@ void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
     }
 }
 
+// A group of a ternary matrix times COUNT vectors: its numbers of 0 to 2, less the sum of the vector's numbers, which is
+// that of a number 1 everywhere.
+template <int COUNT>
+void multiply_ternary(const std::uint8_t* group, const Vectors& x, Lanes* y) {
+    // For a single vector numbers are left in place, which saves moving them, and each place has sums of its own; where
+    // registers allow it two, one for each half of a block, as one would wait for each addition. Of several vectors each has
+    // one sum.
+    constexpr bool IN_PLACE = COUNT == 1;
+    constexpr int SUMS = IN_PLACE ? PLACES : 1, HALVES = IN_PLACE && PARTS == 1 ? 2 : 1;
+    constexpr Size BYTES = number_bytes(TERNARY_WEIGHTS), QUADS = QUANT_BLOCK / 4, QUAD_BYTES = GROUP * 4;
+    const Size blocks = x.columns / TERNARY_BLOCK;
+    const Half* scales = reinterpret_cast<const Half*>(group + blocks * BYTES);
+    for (int i = 0; i < COUNT; ++i) y[i] = {};
+    for (Size block = 0; block < blocks; ++block, group += BYTES, scales += GROUP) {
+        Sums sums[COUNT][HALVES][SUMS] = {};
+        for (Size quad = 0; quad < QUADS; ++quad)
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                const std::uint8_t* bytes = group + (half * QUADS + quad) * QUAD_BYTES;
+                const std::int8_t* numbers = x.numbers + block * TERNARY_BLOCK + half * TERNARY_BLOCK / 2 + quad * 4;
+                const Numbers weights = load_numbers(bytes);
+                if constexpr (COUNT == 1) __builtin_prefetch(bytes + WEIGHTS_AHEAD);
+#pragma GCC unroll 4
+                for (int part = 0; part < PARTS; ++part)
+#pragma GCC unroll 4
+                    for (int place = 0; place < PLACES; ++place) {
+                        const VecU8 own = IN_PLACE ? ternary_in_place(weights.part[part], place) : ternary_at(weights.part[part], place);
+#pragma GCC unroll 8
+                        for (int i = 0; i < COUNT; ++i) {
+                            VecI32& sum = sums[i][half % HALVES][place % SUMS].part[part];
+                            sum = add_products(sum, own, four_numbers(numbers + i * x.columns + place * QUANT_BLOCK));
+                        }
+                    }
+            }
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part) {
+            const Vec scale = load(scales + part * W);
+#pragma GCC unroll 8
+            for (int i = 0; i < COUNT; ++i) {
+                VecI32 total{};
+#pragma GCC unroll 2
+                for (int half = 0; half < HALVES; ++half)
+#pragma GCC unroll 4
+                    for (int place = 0; place < SUMS; ++place) total += sums[i][half][place].part[part] >> 2 * place;
+                total -= x.totals[i * blocks + block];
+                y[i].part[part] += scale * (__builtin_convertvector(total, Vec) * x.scales[(i * x.columns + block * TERNARY_BLOCK) / QUANT_BLOCK]);
+            }
+        }
+    }
+}
+
 template <int COUNT>
 void multiply_group(const WeightMatrix& matrix, const std::uint8_t* group, const Vectors& x, Lanes* y) {
     switch (matrix.kind) {
@@ -181,6 +240,7 @@ void multiply_group(const WeightMatrix& matrix, const std::uint8_t* group, const
         case BF16_WEIGHTS: return multiply_dense<Bf16, COUNT>(reinterpret_cast<const Bf16*>(group), x, y);
         case U4_WEIGHTS: return multiply_quantized<U4_WEIGHTS, COUNT>(group, x, y);
         case U4_MIN_WEIGHTS: return multiply_quantized<U4_MIN_WEIGHTS, COUNT>(group, x, y);
+        case TERNARY_WEIGHTS: return multiply_ternary<COUNT>(group, x, y);
         default: return multiply_quantized<U8_WEIGHTS, COUNT>(group, x, y);
     }
 }
@@ -217,28 +277,33 @@ void multiply(const WeightMatrix& matrix, const Vectors& x, Size count, Size beg
     }
 }
 
-// A vector in blocks of 32 as whole numbers of -127 to 127, each with its scale and the sum of its numbers times the scale.
-void quantize_vector(const float* x, Size columns, std::int8_t* numbers, float* scales, float* sums) {
-    for (Size block = 0; block < columns / QUANT_BLOCK; ++block) {
-        const float* in = x + block * QUANT_BLOCK;
+// A vector as whole numbers of -127 to 127, of which each ``block`` (32, or TERNARY_BLOCK) shares a scale. For each 32 the
+// scale, and the sum of its numbers times the scale; for each TERNARY_BLOCK the sum of its numbers.
+void quantize_vector(const float* x, Size columns, Size block, std::int8_t* numbers, float* scales, float* sums, std::int32_t* totals) {
+    for (Size begin = 0; begin < columns; begin += block) {
         Vec largest{};
-        for (Size i = 0; i < QUANT_BLOCK; i += W) {
-            const Vec v = load(in + i);
+        for (Size i = begin; i < begin + block; i += W) {
+            const Vec v = load(x + i);
             largest = max(largest, max(v, -v));
         }
         const float most = reduce_max(largest), scale = most / 127.0f, inverse = most > 0.0f ? 127.0f / most : 0.0f;
-        VecI32 total{};
-        for (Size i = 0; i < QUANT_BLOCK; i += W) {
-            const VecI32 whole = __builtin_convertvector(round(load(in + i) * inverse), VecI32);
-            using VecI8 = std::int8_t __attribute__((vector_size(W)));
-            const VecI8 narrow = __builtin_convertvector(whole, VecI8);
-            std::memcpy(numbers + block * QUANT_BLOCK + i, &narrow, sizeof narrow);
-            total += whole;
+        std::int32_t total = 0;
+        for (Size part = begin; part < begin + block; part += QUANT_BLOCK) {
+            VecI32 lanes{};
+            for (Size i = part; i < part + QUANT_BLOCK; i += W) {
+                const VecI32 whole = __builtin_convertvector(round(load(x + i) * inverse), VecI32);
+                using VecI8 = std::int8_t __attribute__((vector_size(W)));
+                const VecI8 narrow = __builtin_convertvector(whole, VecI8);
+                std::memcpy(numbers + i, &narrow, sizeof narrow);
+                lanes += whole;
+            }
+            std::int32_t sum = 0;
+            for (int lane = 0; lane < W; ++lane) sum += lanes[lane];
+            scales[part / QUANT_BLOCK] = scale;
+            sums[part / QUANT_BLOCK] = scale * static_cast<float>(sum);
+            total += sum;
         }
-        std::int32_t sum = 0;
-        for (int lane = 0; lane < W; ++lane) sum += total[lane];
-        scales[block] = scale;
-        sums[block] = scale * static_cast<float>(sum);
+        if (block == TERNARY_BLOCK) totals[begin / TERNARY_BLOCK] = total;
     }
 }
 

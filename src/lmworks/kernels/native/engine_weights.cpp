@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 #include "engine.hpp"
 #include "half.hpp"
@@ -14,21 +15,22 @@
 namespace lmworks {
 namespace {
 
-constexpr Size QUADS = QUANT_BLOCK / 4;  // a block's columns, four at a time
-
 Size element_bytes(int kind) { return kind == F32_WEIGHTS ? 4 : 2; }
 
-int format_of(int kind) { return kind == U4_WEIGHTS ? Q4_0 : kind == U4_MIN_WEIGHTS ? Q4_1 : Q8_0; }
+// Bytes of a block of GGUF: its numbers, and a float16 scale, of Q4_1 a minimum too.
+Size block_bytes(int kind) { return (number_bytes(kind) + scale_bytes(kind)) / GROUP; }
 
-// Puts a block of one row among the numbers and the scales of its group.
+// Puts a block of one row among the numbers and the scales of its group. The scale of TQ2_0 comes last, that of others first.
 void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* numbers, std::uint8_t* scales) {
-    std::memcpy(scales + lane * 2, block, 2);
-    const std::uint8_t* in = block + 2;
+    const bool is_ternary = kind == TERNARY_WEIGHTS;
+    std::memcpy(scales + lane * 2, is_ternary ? block + number_bytes(kind) / GROUP : block, 2);
+    const std::uint8_t* in = is_ternary ? block : block + 2;
     if (kind == U4_MIN_WEIGHTS) {
         std::memcpy(scales + GROUP * 2 + lane * 2, in, 2);
         in += 2;
     }
-    const Size quads = kind == U8_WEIGHTS ? QUADS : QUADS / 2;  // a byte of Q4_0 has columns i and i + 16, as here
+    // a byte of Q4_0 has columns i and i + 16 of its block, one of TQ2_0 i, i + 32, i + 64 and i + 96 of its half, as here
+    const Size quads = number_bytes(kind) / (GROUP * 4);
     const std::uint8_t flip = kind == U8_WEIGHTS ? 0x80 : 0;    // -128 ... 127 -> 0 ... 255
     for (Size quad = 0; quad < quads; ++quad)
         for (Size i = 0; i < 4; ++i) numbers[(quad * GROUP + lane) * 4 + i] = in[quad * 4 + i] ^ flip;
@@ -39,12 +41,12 @@ void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* nu
 Size WeightMatrix::group_bytes() const {
     if (!is_quantized()) return GROUP * columns * element_bytes(kind);
     constexpr Size LINE = 64;
-    return (columns / QUANT_BLOCK * (scale_bytes(kind) + number_bytes(kind)) + LINE - 1) / LINE * LINE;
+    return (columns / block_columns(kind) * (scale_bytes(kind) + number_bytes(kind)) + LINE - 1) / LINE * LINE;
 }
 
 Size unpacked_bytes(int kind, Size rows, Size columns) {
     if (kind < U4_WEIGHTS) return rows * columns * element_bytes(kind);
-    return rows * (columns / QUANT_BLOCK) * QUANT_BYTES[format_of(kind)];
+    return rows * (columns / block_columns(kind)) * block_bytes(kind);
 }
 
 std::uint8_t* WeightMemory::take(Size bytes) {
@@ -69,7 +71,8 @@ std::uint8_t* WeightMemory::take(Size bytes) {
 
 WeightMatrix matrix_of(int kind, Size rows, Size columns) {
     if (kind < 0 || kind >= WEIGHT_KINDS) throw std::invalid_argument("there is no such kind of weights");
-    if (kind >= U4_WEIGHTS && columns % QUANT_BLOCK) throw std::invalid_argument("the columns are not whole blocks of 32");
+    if (kind >= U4_WEIGHTS && columns % block_columns(kind))
+        throw std::invalid_argument("the columns are not whole blocks of " + std::to_string(block_columns(kind)));
     WeightMatrix matrix;
     matrix.kind = kind;
     matrix.rows = rows;
@@ -89,9 +92,9 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
         std::uint8_t* out = packed + row / GROUP * group_bytes;
         const Size lane = row % GROUP;
         if (matrix.is_quantized()) {
-            const Size blocks = columns / QUANT_BLOCK, block_bytes = QUANT_BYTES[format_of(kind)];
+            const Size blocks = columns / block_columns(kind);
             for (Size block = 0; block < blocks; ++block)
-                pack_block(kind, in + block * block_bytes, lane, out + block * number_bytes(kind),
+                pack_block(kind, in + block * block_bytes(kind), lane, out + block * number_bytes(kind),
                            out + blocks * number_bytes(kind) + block * scale_bytes(kind));
         } else {
             const Size bytes = element_bytes(kind);
@@ -101,6 +104,23 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
     }
     return matrix;
 }
+
+namespace {
+
+void unpack_ternary_row(const std::uint8_t* group, Size columns, Size lane, float* out) {
+    const Size blocks = columns / TERNARY_BLOCK;
+    const std::uint8_t* scales = group + blocks * number_bytes(TERNARY_WEIGHTS);
+    for (Size block = 0; block < blocks; ++block, out += TERNARY_BLOCK, group += number_bytes(TERNARY_WEIGHTS)) {
+        const float scale = half_to_float(scales + block * scale_bytes(TERNARY_WEIGHTS) + lane * 2);
+        for (Size column = 0; column < TERNARY_BLOCK; ++column) {
+            const Size quad = column / 128 * 8 + column % 32 / 4, place = column % 128 / 32;
+            const int number = group[(quad * GROUP + lane) * 4 + column % 4] >> 2 * place & 3;
+            out[column] = scale * static_cast<float>(number - 1);
+        }
+    }
+}
+
+}  // namespace
 
 void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
     const std::uint8_t* group = matrix.data + row / GROUP * matrix.group_bytes();
@@ -114,6 +134,7 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
         }
         return;
     }
+    if (kind == TERNARY_WEIGHTS) return unpack_ternary_row(group, matrix.columns, lane, out);
     const Size blocks = matrix.columns / QUANT_BLOCK;
     for (Size block = 0; block < blocks; ++block, out += QUANT_BLOCK) {
         const std::uint8_t *in = group + block * number_bytes(kind), *scales = group + blocks * number_bytes(kind) + block * scale_bytes(kind);

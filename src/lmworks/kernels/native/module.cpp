@@ -120,7 +120,7 @@ void layer_norm(Input<T> x, Array weight, std::optional<Array> bias, Output<T> y
     const std::size_t size = weights.size(), rows = mean.size();
     check_size(x.size(), rows * size, "x"), check_size(y.size(), rows * size, "y"), check_size(scale.size(), rows, "scale");
     if (bias) check_size(biases.size(), size, "bias");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().layer_norm(x.data(), weights.data(), biases.data(), y.data(), mean.data(), scale.data(), rows, size,
                                  eps);
 }
@@ -133,7 +133,7 @@ void layer_norm_backward(Input<T> x, Array weight, Input<float> mean, Input<floa
     check_size(x.size(), rows * size, "x"), check_size(dy.size(), rows * size, "dy"), check_size(dx.size(), rows * size, "dx");
     check_size(scale.size(), rows, "scale");
     float *dw = data_or_null(dweight, size, "dweight"), *db = data_or_null(dbias, size, "dbias");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().layer_norm_backward(x.data(), weights.data(), mean.data(), scale.data(), dy.data(), dx.data(), dw, db,
                                       rows, size);
 }
@@ -143,7 +143,7 @@ void rms_norm(Input<T> x, Array weight, Output<T> y, Output<float> scale, double
     const NormWeights weights(weight);
     const std::size_t size = weights.size(), rows = scale.size();
     check_size(x.size(), rows * size, "x"), check_size(y.size(), rows * size, "y");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().rms_norm(x.data(), weights.data(), y.data(), scale.data(), rows, size, eps);
 }
 
@@ -153,7 +153,7 @@ void rms_norm_backward(Input<T> x, Array weight, Input<float> scale, Input<T> dy
     const std::size_t size = weights.size(), rows = scale.size();
     check_size(x.size(), rows * size, "x"), check_size(dy.size(), rows * size, "dy"), check_size(dx.size(), rows * size, "dx");
     float* dw = data_or_null(dweight, size, "dweight");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().rms_norm_backward(x.data(), weights.data(), scale.data(), dy.data(), dx.data(), dw, rows, size);
 }
 
@@ -165,7 +165,7 @@ template <class T>
 void activate(int kind, Input<T> x, OptionalInput<T> up, Output<T> y) {
     check_activation(kind), check_size(y.size(), x.size(), "y");
     const T* up_data = data_or_null(up, x.size(), "up");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().activate(kind, x.data(), up_data, y.data(), x.size());
 }
 
@@ -175,7 +175,7 @@ void activate_backward(int kind, Input<T> x, OptionalInput<T> up, Input<T> dy, O
     const T* up_data = data_or_null(up, x.size(), "up");
     T* dup_data = data_or_null(dup, x.size(), "dup");
     if ((up_data == nullptr) != (dup_data == nullptr)) throw std::invalid_argument("give both up and dup, or neither");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().activate_backward(kind, x.data(), up_data, dy.data(), dx.data(), dup_data, x.size());
 }
 
@@ -186,14 +186,14 @@ void check_rate(double rate) {
 template <class T>
 void dropout_add(Input<T> residual, Input<T> x, Output<T> y, double rate, std::uint64_t seed) {
     check_size(residual.size(), x.size(), "residual"), check_size(y.size(), x.size(), "y"), check_rate(rate);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().dropout_add(residual.data(), x.data(), y.data(), x.size(), rate, seed);
 }
 
 template <class T>
 void dropout(Input<T> x, Output<T> y, double rate, std::uint64_t seed) {
     check_size(y.size(), x.size(), "y"), check_rate(rate);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().dropout(x.data(), y.data(), x.size(), rate, seed);
 }
 
@@ -203,7 +203,7 @@ void rotate(StridedInput<T> x, Input<float> cos, Input<float> sin, Output<T> y, 
     check_size(y.size(), tokens * width, "y"), check_size(cos.size(), tokens * half, "cos"), check_size(sin.size(), cos.size(), "sin");
     if (x.stride(1) != 1 || head_size == 0 || width % head_size || 2 * half > head_size)
         throw std::invalid_argument("x: rows must be contiguous and consist of whole heads, no shorter than cos and sin");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().rotate(x.data(), x.stride(0), cos.data(), sin.data(), y.data(), tokens, width / head_size, head_size,
                              2 * half, sign);
 }
@@ -213,7 +213,7 @@ void dequantize(Output<T> y, Input<std::uint8_t> blocks, int format) {
     if (format < 0 || format >= QUANT_FORMATS) throw std::invalid_argument("the format is unknown");
     const std::size_t count = blocks.size() / QUANT_BYTES[format];
     check_size(blocks.size(), count * QUANT_BYTES[format], "blocks"), check_size(y.size(), count * QUANT_BLOCK, "y");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().dequantize(format, blocks.data(), y.data(), count);
 }
 
@@ -223,7 +223,7 @@ void dequantize_blockwise(Output<T> y, Input<std::uint8_t> codes, Input<float> s
     const std::size_t rows = y.shape(0), columns = y.shape(1), blocks = (columns + BLOCKWISE_BLOCK - 1) / BLOCKWISE_BLOCK;
     check_size(codes.size(), rows * (levels ? (columns + 1) / 2 : columns), "codes"), check_size(scales.size(), rows * blocks, "scales");
     if (levels) check_size(levels->size(), 16, "levels");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().dequantize_blockwise(codes.data(), scales.data(), levels ? levels->data() : nullptr, y.data(), rows, columns);
 }
 
@@ -234,7 +234,7 @@ void cross_entropy(Output<T> logits, Int64s targets, Input<float> weights, Outpu
     for (std::size_t row = 0; row < rows; ++row)
         if (targets.data()[row] < 0 || targets.data()[row] >= static_cast<std::int64_t>(vocab_size))
             throw std::invalid_argument("a target is outside the vocabulary");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, vocab_size, write_gradient);
 }
 
@@ -260,13 +260,13 @@ void matmul(StridedInput<float> a, StridedInput<float> b, StridedOutput c, std::
         if (columns > 1 && addend->stride(1) != 1) throw std::invalid_argument("addend: its rows are not contiguous");
         if (addend->shape(0) != 1) check_size(addend->shape(0), rows, "addend"), addend_row = addend->stride(0);
     }
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().matmul(a_view, b_view, rows, depth, columns, static_cast<float>(scale), addend ? addend->data() : nullptr,
                      addend_row, c.data(), rows > 1 ? c.stride(0) : columns);
 }
 
 double read_memory(Input<float> x) {
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     return kernels().read_memory(x.data(), x.size());
 }
 
@@ -285,7 +285,7 @@ void adamw_8bit(Output<float> weights, Input<float> gradient, const MomentArrays
     check_size(gradient.size(), count, "gradient");
     const EightBitMoment m = eight_bit_moment(first, count), v = eight_bit_moment(second, count);
     const AdamWStep step = adamw_step(scalars);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().adamw_8bit(weights.data(), gradient.data(), m, v, count, step);
 }
 
@@ -300,7 +300,7 @@ void adamw_rows(Output<float> weights, Input<float> gradients, const Int64s& row
         if (rows.data()[i] < 0 || rows.data()[i] >= std::int64_t(total) || (i && rows.data()[i] <= rows.data()[i - 1]))
             throw std::invalid_argument("rows: not ascending, or not of this table");
     const AdamWStep step = adamw_step(scalars);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().adamw_rows({weights.data(), first.data(), second.data(), has_moments.data(), Size(total)}, gradients.data(),
                          rows.data(), count, columns, step);
 }
@@ -338,7 +338,7 @@ void varlen_attention(StridedInput<T> q, StridedInput<T> k, StridedInput<T> v, I
     const auto inputs = attention_inputs<T>(q, k, v, cu_seqlens_q, cu_seqlens_k, head_size, scale, causal);
     check_size(out.size(), q.shape(0) * q.shape(1), "out");
     check_size(logsumexp.size(), q.shape(0) * inputs.heads, "logsumexp"), check_rate(rate);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().varlen_attention(inputs, out.data(), logsumexp.data(), rate, seed);
 }
 
@@ -352,7 +352,7 @@ void varlen_attention_backward(StridedInput<T> q, StridedInput<T> k, StridedInpu
     check_size(out.size(), q_size, "out"), check_size(dout.size(), q_size, "dout"), check_size(dq.size(), q_size, "dq");
     check_size(dk.size(), k_size, "dk"), check_size(dv.size(), k_size, "dv");
     check_size(logsumexp.size(), q.shape(0) * inputs.heads, "logsumexp"), check_rate(rate);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().of<T>().varlen_attention_backward(inputs, out.data(), logsumexp.data(), dout.data(), dq.data(), dk.data(),
                                                 dv.data(), rate, seed);
 }
@@ -383,7 +383,8 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 12;  // kernels/native_module.py loads no other; raise both when a function's name or arguments change
+    m.attr("API_VERSION") = 13;  // kernels/native_module.py loads no other; raise both when a function's name or arguments change
+    watch_interpreter();
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
     m.def("instruction_set", [] { return std::string(kernels().name); });

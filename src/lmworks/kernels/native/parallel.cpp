@@ -7,14 +7,17 @@
 #include <dlfcn.h>
 #include <link.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
-#include <vector>
 
 namespace lmworks {
 namespace {
@@ -79,16 +82,16 @@ struct Job {
 
 void run_job(void* job) { static_cast<Job*>(job)->run_items(); }
 
-// Threads that sleep between jobs.
+// Threads that sleep between jobs, and while the process ends.
 class ThreadPool {
 public:
     void run(Job& job, int threads) {
         std::unique_lock<std::mutex> one_job(job_mutex_);  // one job at a time
-        while (static_cast<int>(workers_.size()) < threads - 1) workers_.emplace_back([this] { wait_for_jobs(); });
+        for (; workers_ < threads - 1; ++workers_) std::thread([this] { wait_for_jobs(); }).detach();
         {
             std::lock_guard<std::mutex> lock(mutex_);
             job_ = &job;
-            running_ = static_cast<int>(workers_.size());
+            running_ = workers_;
             ++job_number_;
         }
         wake_.notify_all();
@@ -98,22 +101,12 @@ public:
         job_ = nullptr;
     }
 
-    ~ThreadPool() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            stop_ = true;
-        }
-        wake_.notify_all();
-        for (auto& worker : workers_) worker.join();
-    }
-
 private:
     void wait_for_jobs() {
         std::size_t last_job = 0;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
-            wake_.wait(lock, [&] { return stop_ || (job_number_ != last_job && job_ != nullptr); });
-            if (stop_) return;
+            wake_.wait(lock, [&] { return job_number_ != last_job && job_ != nullptr; });
             last_job = job_number_;
             Job* job = job_;
             lock.unlock();
@@ -125,17 +118,33 @@ private:
 
     std::mutex job_mutex_, mutex_;
     std::condition_variable wake_, done_;
-    std::vector<std::thread> workers_;
+    int workers_ = 0;
     Job* job_ = nullptr;
     std::size_t job_number_ = 0;
     int running_ = 0;  // workers that have not finished the job
-    bool stop_ = false;
 };
 
+std::atomic<int> fork_count{0};
+std::atomic<ThreadPool*> process_pool{nullptr};
+
+#if defined(__unix__) || defined(__APPLE__)
+// A forked process has none of its parent's threads: it starts a pool of its own when it needs one. OpenMP's team would
+// wait for those that did not come along.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+    fork_count.fetch_add(1);
+    process_pool.store(nullptr);
+});
+#endif
+
+// It is never destroyed: a daemon thread may have a job while the process ends.
 ThreadPool& pool() {
-    static ThreadPool threads;
-    return threads;
+    ThreadPool* pool = process_pool.load();
+    if (pool != nullptr) return *pool;
+    auto own = std::make_unique<ThreadPool>();
+    return process_pool.compare_exchange_strong(pool, own.get()) ? *own.release() : *pool;
 }
+
+bool has_openmp_team() { return openmp().parallel != nullptr && forks() == 0; }
 
 struct TeamJob {
     const TeamFunction* work;
@@ -161,7 +170,7 @@ void parallel_for(std::ptrdiff_t items, const ItemFunction& compute) {
     Job job{&compute, items};
     if (items < 2 || threads < 2 || inside_job) {
         job.run_items();
-    } else if (openmp().parallel) {
+    } else if (has_openmp_team()) {
         openmp().parallel(run_job, &job, static_cast<unsigned>(threads), 0);
     } else {
         pool().run(job, threads);
@@ -173,7 +182,7 @@ void run_team(const TeamFunction& work) {
     if (threads < 2 || inside_job) {
         Team alone(1);
         work(alone, 0);
-    } else if (openmp().parallel) {
+    } else if (has_openmp_team()) {
         TeamJob job{&work};
         openmp().parallel(join_team, &job, static_cast<unsigned>(threads), 0);
     } else {  // an item does not end before all have begun, so that each has a thread of its own
@@ -191,6 +200,8 @@ int num_threads() {
 
 void set_num_threads(int count) { pool_threads.store(count < 1 ? 1 : count); }
 
-const char* thread_pool() { return openmp().parallel ? "OpenMP of PyTorch" : "own"; }
+const char* thread_pool() { return has_openmp_team() ? "OpenMP of PyTorch" : "own"; }
+
+int forks() { return fork_count.load(); }
 
 }  // namespace lmworks

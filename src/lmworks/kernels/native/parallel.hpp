@@ -19,7 +19,10 @@ int num_threads();
 // For the threads of this file; without effect on PyTorch's OpenMP team.
 void set_num_threads(int count);
 
-// "OpenMP of PyTorch", or "own".
+// "OpenMP of PyTorch", or "own": also in a process that was forked, whose parent has the threads of the team.
 const char* thread_pool();
+
+// How often this process, or one that it was forked from, was forked since this module was loaded.
+int forks();
 
 }  // namespace lmworks

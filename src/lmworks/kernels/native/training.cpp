@@ -24,7 +24,7 @@ void adamw(Outputs weights, Inputs gradients, Outputs first, Outputs second, con
         updates.push_back({weights[i].data(), gradients[i].data(), first[i].data(), second[i].data(), static_cast<Size>(count)});
     }
     const AdamWStep step = adamw_step(scalars);
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().adamw(updates.data(), static_cast<Size>(tensors), step);
 }
 
@@ -32,7 +32,7 @@ double sum_of_squares(Inputs tensors) {
     std::vector<const float*> data;
     std::vector<Size> sizes;
     for (const Input<float>& tensor : tensors) data.push_back(tensor.data()), sizes.push_back(tensor.size());
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     return kernels().sum_of_squares(data.data(), sizes.data(), static_cast<Size>(tensors.size()));
 }
 
@@ -116,7 +116,7 @@ void block_forward(const BlockNumbers& numbers, Int64s cu_seqlens, OptionalArray
                    OptionalArrays linears, OptionalArrays arrays) {
     const BlockCall b = block_call(numbers, cu_seqlens, rotation, norms, linears, arrays);
     required(b.y, "y");
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().block_forward(b);
 }
 
@@ -137,7 +137,7 @@ void block_backward(const BlockNumbers& numbers, Int64s cu_seqlens, OptionalArra
         if (l.weight) required(l.dweight, "dweight");
         l.accumulate_weight = accumulate[2 * i], l.accumulate_bias = accumulate[2 * i + 1];
     }
-    nb::gil_scoped_release release;
+    const ReleasedInterpreter release;
     kernels().block_backward(b);
 }
 

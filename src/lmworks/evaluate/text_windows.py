@@ -1,0 +1,129 @@
+"""Texts as windows of one context at most, in which each token is scored once; scores of texts. Imports no torch.
+
+Which tokens of a text are scored: with a tokenizer that begins texts with a BOS token, all of them. Without one nothing
+predicts the first token: it is not scored, and its bytes are not counted either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.base.figures import NATS_PER_BIT
+from lmworks.data.batch import Example
+from lmworks.text.tokenizer import Tokenizer
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely one text is.
+
+    Attributes:
+        nats: -log p of its scored tokens, summed; natural logarithm.
+        tokens: how many were scored.
+        bytes: UTF-8 bytes of what was scored.
+        signature: what computed it, and the formats of the weights, such as "backend:native|weights:Q4_1+Q8_0"; empty
+            where nobody says it.
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+    signature: str = ""
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable across tokenizers; NaN where nothing could be scored."""
+        return bits_per_byte(self.nats, self.bytes)
+
+
+@dataclass(frozen=True)
+class TextWindows:
+    """A text that is to be scored.
+
+    Attributes:
+        windows: its parts, of which the tokens with loss are scored; none where nothing can be.
+        tokens: how many are scored, in all of them.
+        bytes: UTF-8 bytes of what is scored.
+    """
+
+    windows: list[Example]
+    tokens: int
+    bytes: int
+
+
+def signature_of(backend: str, formats: Iterable[str], kv_cache: str | None = None) -> str:
+    """What a score says of its computation.
+
+    Args:
+        backend: native, torch or counts.
+        formats: of the weights, such as float32 or Q4_1.
+        kv_cache: the precision of keys and values, where somebody chose it.
+    """
+    chosen = f"|kv_cache:{kv_cache}" if kv_cache else ""
+    return f"backend:{backend}|weights:{'+'.join(formats)}{chosen}"
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """Nats of a text of so many bytes as bits per byte: comparable across tokenizers; NaN where nothing was scored."""
+    return nats / NATS_PER_BIT / size if size else math.nan
+
+
+def windows_of(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> list[TextWindows]:
+    """The windows of each text; after the first window of a text every token sees at least half a context before it."""
+    pairs = zip(texts, tokenizer.spans(texts), strict=True)
+    return [_windows(ids, begins, text, tokenizer, context) for text, (ids, begins) in pairs]
+
+
+def scores_of(texts: Sequence[TextWindows], nats: Iterable[float]) -> list[Score]:
+    """The score of each text.
+
+    Args:
+        texts: as :func:`windows_of` gives them.
+        nats: of the scored tokens of each window, one text after the other.
+    """
+    each = iter(nats)
+    return [Score(sum(float(next(each)) for _ in text.windows), text.tokens, text.bytes) for text in texts]
+
+
+def check_choices(prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], context: int) -> None:
+    """Refuse what has no likelihood.
+
+    Args:
+        prompts: token ids of each prompt.
+        choices: for each prompt the token ids of its choices.
+        context: tokens that a prompt and a choice may have together.
+
+    Raises:
+        InputError: a prompt or a choice has no token, or both together are longer than the context.
+    """
+    for number, (prompt, answers) in enumerate(zip(prompts, choices, strict=True), 1):
+        if not prompt or not answers or not all(answers):
+            fault = "a prompt or a choice without tokens has no likelihood"
+            raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
+        length = len(prompt) + max(map(len, answers))
+        if length > context:
+            fault = f"{length} tokens with its choice; the context is {context}"
+            raise InputError(fault, f"prompt {number}", "shorten the prompt")
+
+
+def _windows(ids: np.ndarray, begins: np.ndarray, text: str, tokenizer: Tokenizer, context: int) -> TextWindows:
+    tokens = np.array([*tokenizer.opening, *ids], dtype=np.int32)
+    first = max(len(tokenizer.opening), 1)
+    if len(tokens) <= first:
+        return TextWindows([], 0, 0)
+    windows, scored = [], first
+    while scored < len(tokens):
+        begin = 0 if scored == first else scored - context // 2
+        end = min(begin + context, len(tokens))
+        windows.append(Example(tokens[begin:end], np.arange(begin, end) >= scored))
+        scored = end
+    unscored = begins[first - len(tokenizer.opening)]  # the character at which scoring begins
+    size = len(text[unscored:].encode("utf-8", errors="replace"))
+    return TextWindows(windows, len(tokens) - first, size)

@@ -1,0 +1,137 @@
+"""What a server lives through: a thousand hang-ups, 64 clients at a time, a replaced model, a full disk."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import socket
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from serving import NAME, NO_END, ask_json, open_tiny, running, wait_until
+from tiny_model import save_tiny
+
+from lmworks.kernels.native_module import native_module
+
+pytest.importorskip("uvicorn")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(native_module() is None, reason="no native kernels")]
+
+MESSAGES = [{"role": "user", "content": "Who are you?"}]
+HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(name="model", scope="module")
+def _model(tmp_path_factory) -> Any:
+    return open_tiny(tmp_path_factory.mktemp("model"), context=20_000)
+
+
+def is_idle(url: str) -> bool:
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return not any(
+        float(line.rpartition(" ")[2]) for line in lines if line.startswith(("lmworks_answers_r", "lmworks_answers_w"))
+    )
+
+
+def answer_of(url: str) -> Any:
+    return ask_json(url, "/v1/chat/completions", model=NAME, messages=MESSAGES, temperature=0, max_tokens=8)
+
+
+def test_a_thousand_connects_and_hangups_leave_a_server_that_answers(model):
+    """Cut anywhere in the head, in the body, and while the answer is streamed; garbage, and half-open connections."""
+    body = json.dumps({"model": NAME, "messages": MESSAGES, "logit_bias": NO_END, "stream": True}).encode()
+    whole = f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    draw = random.Random(5)
+    with running({NAME: model}, parallel=4) as url:
+        place = urlsplit(url)
+        before, expected = psutil.Process().num_fds(), answer_of(url)
+        half_open = [socket.create_connection((place.hostname, place.port)) for _ in range(100)]
+        for connection in half_open:
+            connection.sendall(whole[: draw.randrange(len(HEAD))])
+        for number in range(1000):
+            with socket.create_connection((place.hostname, place.port)) as connection:
+                if number % 10 == 0:
+                    connection.sendall(draw.randbytes(300))
+                elif number % 10 == 1:
+                    connection.sendall(whole)
+                    connection.recv(draw.randrange(1, 500))
+                else:
+                    connection.sendall(whole[: draw.randrange(len(whole))])
+        assert answer_of(url)[1]["choices"] == expected[1]["choices"]
+        for connection in half_open:
+            connection.close()
+        wait_until(lambda: is_idle(url))
+        wait_until(lambda: psutil.Process().num_fds() <= before)
+
+
+def test_64_clients_get_what_each_gets_alone_and_memory_stays(model):
+    def ask(url: str, number: int) -> tuple[str, str]:
+        messages = [{"role": "user", "content": f"{number} " + "The sea is blue. " * (number % 30)}]
+        fields = {"model": NAME, "messages": messages, "temperature": 0, "max_tokens": 5 + number % 20}
+        status, answer = ask_json(url, "/v1/chat/completions", **fields)
+        assert status == 200, answer
+        (choice,) = answer["choices"]
+        reply = model.chat(messages, max_tokens=fields["max_tokens"], temperature=0, details=True)
+        assert choice["finish_reason"] == ("length" if reply.stop_reason == "length" else "stop")
+        assert answer["usage"]["completion_tokens"] == reply.usage.completion_tokens
+        return choice["message"]["content"], reply.text
+
+    process, sizes = psutil.Process(), []
+    with running({NAME: model}) as url, ThreadPoolExecutor(64) as pool:
+        for turn in range(4):
+            numbers = range(turn * 400, turn * 400 + 400)
+            texts = list(pool.map(lambda number: ask(url, number), numbers))
+            assert all(served == alone for served, alone in texts)
+            sizes.append(process.memory_info().rss)
+    assert sizes[3] - sizes[1] < 64e6, sizes
+
+
+def test_a_slow_reader_does_not_hold_others_up(model):
+    """Its answer waits in the socket's buffers, and in the server's queue."""
+    fields = {"model": NAME, "messages": MESSAGES, "logit_bias": NO_END, "max_tokens": 4000, "stream": True}
+    with running({NAME: model}) as url:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(fields), {"Content-Type": "application/json"}
+        )
+        assert answer_of(url)[0] == 200
+        wait_until(lambda: is_idle(url), 300)
+        text = connection.getresponse().read()
+    assert text.endswith(b"data: [DONE]\n\n")
+    assert text.count(b"data: ") >= 100
+
+
+def test_a_model_that_is_replaced_while_it_runs_answers_as_before(tmp_path, monkeypatch):
+    from test_serve_command import serving
+
+    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", str(tmp_path / "engines"))
+    folder = save_tiny(tmp_path / NAME, context=2000)
+    for _ in range(2):  # packed anew, and from the cache
+        with serving(str(folder)) as (process, url):
+            expected = answer_of(url)
+            save_tiny(tmp_path / "other", seed=1, context=2000)
+            os.replace(tmp_path / "other" / "model.safetensors", folder / "model.safetensors")
+            for path in (tmp_path / "engines").rglob("*"):
+                if path.is_file():
+                    path.unlink()
+            again = answer_of(url)
+            assert again[1]["choices"] == expected[1]["choices"]
+            assert process.poll() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_without_room_stops_no_answer(tmp_path):
+    from test_serve_command import serving
+
+    folder = save_tiny(tmp_path / NAME)
+    with open("/dev/full", "w") as full, serving(str(folder), stderr=full) as (process, url):
+        for _ in range(3):
+            assert answer_of(url)[0] == 200
+        assert process.poll() is None
