@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from lmworks.adapt.registry import METHODS
 from lmworks.base.errors import InputError
 from lmworks.base.notation import write_yaml
-from lmworks.base.settings import SettingRow, describe, nearest
+from lmworks.base.settings import SettingRow, build, describe, nearest
 from lmworks.baselines import tfidf_settings
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.contender_recipes import CHOSEN
@@ -52,7 +52,8 @@ def settings_of(verb: Verb, model: str) -> list[SettingRow]:
     if verb == "compare":
         train, evaluate = (_prefixed(*part) for part in (("train", TrainSettings), ("evaluate", EvaluateSettings)))
         chosen = {f"train.{name}" for name in CHOSEN}
-        rows = [row for row in describe(CompareSettings) if row.name not in ("train", "evaluate")]
+        own = _with_defaults(build(CompareSettings, {"model": "-", "source": "-"}))
+        rows = [row for row in own if row.name not in ("train", "evaluate")]
         return _asked([*rows, *(row for row in train if row.name not in chosen), *evaluate])
     if verb == "tune" and tfidf_settings.is_preset(model):
         return _asked(_with_defaults(classical_recipe.resolve(model, ANY_MODEL)))
