@@ -42,7 +42,7 @@ def _home(tmp_path_factory):
     return home
 
 
-@pytest@pytest.fixture(name="studio", scope="module")
+@pytest.fixture(name="studio", scope="module")
 def _studio(home):
     with running([home / "work"]) as studio:
         yield studio
