@@ -21,10 +21,10 @@ from lmworks.commands.opening import open_writer
 from lmworks.language_model.opening import open_saved_model
 from lmworks.serve.app import make_service
 from lmworks.serve.server import bind, make_server, url_of
+from lmworks.serve.settings import ServeSettings
 from lmworks.studio.access import PAGE, cookie_name
 from lmworks.studio.app import make_studio
 from lmworks.studio.folders import Folders
-from lmworks.serve.settings import ServeSettings
 
 TOKEN = "a-token-of-the-tests"
 SCRIPT = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title='ran'\">"
@@ -97,7 +97,7 @@ def save_talker(folder: Path, seed: int = 3, context: int = 4096) -> Path:
     with torch.no_grad():
         for weight in model.network.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.0))
-    model.save(folder)
+    model.save(folder, overwrite=True)
     return folder
 
 

@@ -75,13 +75,15 @@ def test_another_name_of_this_machine_is_refused(studio, host):
 
 def test_pages_of_other_sites_are_refused(studio):
     here = f"127.0.0.1:{studio.port}"
-    for origin in ("https://example.org", "http://127.0.0.1", "http://127.0.0.1:1", "null", f"http://localhost:{studio.port}"):
+    others = ["https://example.org", "http://127.0.0.1", "http://127.0.0.1:1", "null"]
+    path, body = "/studio/api/models/close", {"name": "x"}
+    for origin in [*others, f"http://localhost:{studio.port}"]:
         for method in ("GET", "POST"):
-            status, body, headers = studio.ask(method, "/studio/api/models/close", {"name": "x"}, Host=here, Origin=origin)
-            assert (status, body["error"]["code"]) == (403, "wrong_origin")
+            status, answer, headers = studio.ask(method, path, body, Host=here, Origin=origin)
+            assert (status, answer["error"]["code"]) == (403, "wrong_origin")
             assert "access-control-allow-origin" not in headers
-    status, body, _ = studio.ask("POST", "/studio/api/models/close", {"name": "x"}, Host=here, Origin=f"http://{here}")
-    assert (status, body["error"]["code"]) == (404, "model_not_found")
+    status, answer, _ = studio.ask("POST", path, body, Host=here, Origin=f"http://{here}")
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
 
 
 def test_what_the_browser_says_of_the_asking_page_counts(studio):
@@ -114,5 +116,6 @@ def test_the_token_is_not_logged(studio, caplog):
         logging.getLogger(LOGGER).setLevel(logging.INFO)
         assert studio.ask("GET", f"/studio?token={TOKEN}")[0] == 200
         assert studio.ask("GET", f"{API}?token={TOKEN}")[0] == 200
-    assert TOKEN not in "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
-    assert caplog.records
+    records = [record for record in caplog.records if record.name == LOGGER]  # uvicorn's own is off outside of pytest
+    assert len(records) == 2
+    assert TOKEN not in "".join(f"{record.getMessage()} {vars(record)}" for record in records)

@@ -8,7 +8,7 @@ import webbrowser
 
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands.generate import WIDTH, option_lines
-from lmworks.commands.opening import add_backend
+from lmworks.commands.opening import add_backend, add_kv_cache
 from lmworks.commands.serve import check_packages, named_sources, open_served
 
 ABOUT = """A page on this machine: chat with the models here, look at data as a model sees it, start runs and follow
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", action="append", metavar="FOLDER", help=folder)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_backend(parser)
+    add_kv_cache(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

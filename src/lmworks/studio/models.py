@@ -84,8 +84,14 @@ class Models:
             if source is None:
                 raise ApiError(404, f"there is no model {name[:80]!r} here: reload the list", "name", "model_not_found")
             self._opening[name] = task = asyncio.ensure_future(self._add(name, source.source))
-            task.add_done_callback(lambda done: self._opening.pop(name) and done.exception())
+            task.add_done_callback(lambda done: self._forget(name, done))
         return await asyncio.shield(self._opening[name])
+
+    def _forget(self, name: str, done: asyncio.Task[ServedModel]) -> None:
+        """An opening is over; whoever waited for it has its error, and where nobody did it need not be told."""
+        del self._opening[name]
+        if not done.cancelled():
+            done.exception()
 
     def close(self, name: str) -> None:
         """Close a model, which frees its memory; answers that it is writing end with an error.

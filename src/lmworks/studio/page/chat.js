@@ -28,7 +28,7 @@ class Chat {
     place.addEventListener("show", (event) => {
       for (const choice of this.choices) choice.reload();
       if (event.detail) this.choices[0].choose(event.detail);
-      this.input.focus({ preventScroll: true });
+      if (matchMedia("(hover: hover)").matches) this.input.focus({ preventScroll: true });  // a phone would show its keyboard
     });
     this.#draw();
   }
