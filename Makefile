@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train bench-infer bench-gguf bench-understanding bench-published sanitize clean
+.PHONY: demo test test-all lint bench bench-train bench-infer bench-gguf bench-understanding bench-published bench-serve sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -69,6 +69,11 @@ bench-gguf: $(VENV)/bench
 bench-understanding: $(VENV)/bench
 	$(BIN)/python benchmarks/understanding.py $(UNDERSTANDING)
 	$(BIN)/python benchmarks/embedding.py
+
+# SERVE="--soak 5" asks for five minutes and compares every answer; the servers of the others are installed on first use.
+bench-serve: $(VENV)/bench
+	@sh benchmarks/install_peers.sh $(BIN)/python servers
+	$(BIN)/python benchmarks/serving.py $(SERVE)
 
 bench-published: $(VENV)/bench
 	$(BIN)/python benchmarks/published_adaptation.py $(PUBLISHED)

@@ -22,7 +22,7 @@ import arms
 import inference_files
 import inference_verdicts
 import verdicts
-from inference_verdicts import DECODE, FIRST, OURS, PEAK, PREFILL, TOGETHER, Model
+from inference_verdicts import ADAPTED, DECODE, FIRST, OURS, PEAK, PREFILL, TOGETHER, Model
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "inference_arms.py"
@@ -33,8 +33,8 @@ LLAMA_CPP_START = (
     "import sys, llama_cpp; model = llama_cpp.Llama(sys.argv[1], n_ctx=2048, flash_attn=True, verbose=False); "
     "print(model.create_completion(sys.argv[2], max_tokens=1, temperature=0)['choices'][0]['text'], flush=True)"
 )
-COLUMNS = {**PREFILL, **DECODE, TOGETHER: "16 at once", PEAK: "peak MB", FIRST: "first token, s"}
-HEADS = ("read 512", "read 2,000", "16-144", "at 512", "at 2,000", "16 at once", "peak MB", "start s")
+COLUMNS = {**PREFILL, **DECODE, TOGETHER: "16 at once", ADAPTED: "adapters", PEAK: "peak MB", FIRST: "first token, s"}
+HEADS = ("read 512", "read 2,000", "16-144", "at 512", "at 2,000", "16 at once", "adapters", "peak MB", "start s")
 
 
 @dataclass

@@ -25,6 +25,7 @@ from lmworks.base.processor import threads, use_threads
 NEW = {16: 128, 512: 64, 2000: 64}
 """Tokens that are decoded after a prompt of so many tokens."""
 SEQUENCES, SHORT, TOGETHER = 16, 64, 64  # sequences at once, tokens of their prompts, tokens decoded of each
+RANK = 16  # of adapters
 REPEATS = 3
 SMALLEST_PREFILL = 512  # shorter prompts are not a measure of reading
 TEXTS, TEXT_TOKENS = 8, 512  # whose likelihood is compared, and tokens of each
@@ -71,7 +72,18 @@ class Lmworks(Stepwise):
         model = open_cached(place)
         if model is None:
             raise SystemExit("the cache lacks the packed weights: inference_arms.py pack FILE")
+        self.model = model
         self.stepper = model.stepper()
+        self.adapters: list[str] = []
+        self.made: set[str] = set()
+
+    def use_adapters(self, count: int) -> None:
+        """Give each of so many rows an adapter of its own with random factors; 0: rows have none."""
+        self.adapters = [f"random {number}" for number in range(count)]
+        for number, name in enumerate(self.adapters):
+            if name not in self.made:
+                self.model.engine.add_adapter(name, random_updates(self.model.config, number))
+                self.made.add(name)
 
     def clear(self, rows: int) -> None:
         """Nothing: each prefill begins anew."""
@@ -79,7 +91,12 @@ class Lmworks(Stepwise):
     def prefill(self, rows: list[list[int]]) -> list[int]:
         from lmworks.generate.stepper import RowStart
 
-        self.stepper.prefill([RowStart(row) for row in rows], max(NEW.values()))
+        starts, reserve = [RowStart(row) for row in rows], max(NEW.values())
+        self.stepper.adapter = None
+        self.stepper.prefill([] if self.adapters else starts, reserve)
+        for name, start in zip(self.adapters, starts, strict=False):
+            self.stepper.adapter = name
+            self.stepper.add([start], reserve)
         return self.stepper.logits.argmax(-1).tolist()
 
     def step(self, tokens: list[int]) -> list[int]:
@@ -233,11 +250,42 @@ def measure(engine: Any, lengths: Sequence[int], together: bool) -> dict[str, fl
             figures[f"prefill_{length}"] = length / read
         figures[f"decode_{length}"] = NEW[length] / decoded
     figures["peak_mb"] = peak_memory() / 1e6
-    if together:
-        rows = [ids(SHORT, row) for row in range(SEQUENCES)]
-        seconds = statistics.median(engine.timed(rows, TOGETHER)[1] for _ in range(REPEATS))
-        figures["together"] = SEQUENCES * TOGETHER / seconds
-    return figures
+    return figures | (at_once(engine) if together else {})
+
+
+def at_once(engine: Any) -> dict[str, float]:
+    """Tokens per second of all sequences at once; of ours, in turn, also with an adapter of its own for each."""
+    rows = [ids(SHORT, row) for row in range(SEQUENCES)]
+    adapters = {"together": 0, "adapters": SEQUENCES} if isinstance(engine, Lmworks) else {"together": 0}
+    seconds: dict[str, list[float]] = {key: [] for key in adapters}
+    for _ in range(REPEATS):
+        for key, count in adapters.items():
+            if isinstance(engine, Lmworks):
+                engine.use_adapters(count)
+            seconds[key].append(engine.timed(rows, TOGETHER)[1])
+    return {key: SEQUENCES * TOGETHER / statistics.median(taken) for key, taken in seconds.items()}
+
+
+def random_updates(config: Any, seed: int) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
+    """An adapter as LoRA makes it by default: of the linears of attention."""
+    generator = np.random.default_rng(seed)
+    heads = (config.num_attention_heads, config.key_value_heads)
+    hidden, queries, keys = config.hidden_size, *(count * config.head_size for count in heads)
+    shapes = {
+        "q_proj": (hidden, queries),
+        "k_proj": (hidden, keys),
+        "v_proj": (hidden, keys),
+        "o_proj": (queries, hidden),
+    }
+    return [
+        (layer, name, _normal(generator, RANK, inputs), _normal(generator, outputs, RANK))
+        for layer in range(config.num_hidden_layers)
+        for name, (inputs, outputs) in shapes.items()
+    ]
+
+
+def _normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
+    return generator.normal(scale=0.02, size=shape).astype(np.float32)
 
 
 def likelihoods(place: str) -> dict[str, float]:

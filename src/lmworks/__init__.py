@@ -3,8 +3,9 @@
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
 export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
-measures which way to adapt a model is worth it, ladder compares the models of history within a time, word_vectors opens
-a file of word vectors. What a person can correct is raised as InputError.
+measures which way to adapt a model is worth it, ladder compares the models of history within a time, share publishes
+the model of a run with its card, word_vectors opens a file of word vectors. What a person can correct is raised as
+InputError.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lmworks.run.api import resume as resume
     from lmworks.run.api import tune as tune
     from lmworks.run.load import load as load
+    from lmworks.sharing.share import share as share
 
 __all__ = [
     "InputError",
@@ -40,6 +42,7 @@ __all__ = [
     "pretrain",
     "report",
     "resume",
+    "share",
     "tune",
     "word_vectors",
 ]
@@ -62,6 +65,7 @@ _HOMES = {
     "pretrain": ("lmworks.run.api", "pretrain"),
     "report": ("lmworks.reports.card", "build"),
     "resume": ("lmworks.run.api", "resume"),
+    "share": ("lmworks.sharing.share", "share"),
     "tune": ("lmworks.run.api", "tune"),
     "word_vectors": ("lmworks.baselines.word_vectors", "open_vectors"),
 }

@@ -13,6 +13,7 @@ from lmworks.adapt.registry import load_adapter
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import to_ours
 from lmworks.families.registry import family_of
+from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
 
 IDS = torch.arange(1, 15).reshape(2, 7)
@@ -202,6 +203,49 @@ def test_another_base_gives_a_note(tmp_path):
     assert "the/base" in load_adapter(other, tmp_path, family)[0]
 
 
+def test_an_adapter_of_another_model_is_refused_and_changes_nothing(tmp_path):
+    _, ours, family = make_pair("llama")
+    LoRA(LoRASettings(rank=4)).apply(ours)
+    LoRA.write(ours, tmp_path, family, "the/base")
+    _, other, _ = make_pair("llama")
+    draw(other, torch.Generator().manual_seed(9))
+    before = logits(other)
+    with pytest.raises(InputError, match="made for another model") as caught:
+        load_adapter(other, tmp_path, family)
+    assert "the/base" in caught.value.fault
+    assert "--base" in caught.value.hint
+    assert torch.equal(logits(other), before)
+    record = tmp_path / "lmworks_base.json"
+    written = json.loads(record.read_text())
+    record.write_text(json.dumps(written | {"base_sample": ["a", {}]}))
+    with pytest.raises(InputError, match="base_sample is no list of numbers"):
+        load_adapter(other, tmp_path, family)
+    del written["base_sample"]  # as other software and earlier versions write it
+    record.write_text(json.dumps(written))
+    assert "the/base" in load_adapter(other, tmp_path, family)[0]
+
+
+CHANGES = {
+    "rounded to 4 bits": lambda weight: (weight / (step := weight.abs().amax(1, keepdim=True) / 7)).round() * step,
+    "made ternary": lambda weight: (weight / (step := weight.abs().mean())).round().clamp(-1, 1) * step,
+    "trained further": lambda weight: (
+        weight + 0.3 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_the_same_model_with_other_weights_is_no_other_model(change, tmp_path):
+    _, ours, family = make_pair("llama")
+    LoRA(LoRASettings(rank=4)).apply(ours)
+    LoRA.write(ours, tmp_path, family, "the/base")
+    _, other, _ = make_pair("llama")
+    for weight in other.parameters():
+        if weight.ndim == 2:
+            weight.data = CHANGES[change](weight.data)
+    assert "the/base" in load_adapter(other, tmp_path, family)[0]
+
+
 def test_a_target_that_means_nothing_names_what_there_is():
     _, ours, _ = make_pair("gpt2")
     with pytest.raises(InputError, match=r"c_attn.*\n.*q_proj"):
@@ -298,6 +342,7 @@ def test_the_hints_on_adapters_can_be_followed(saved):
 
 def test_another_models_adapter_is_refused(saved):
     folder, _ = saved
+    (folder / "lmworks_base.json").unlink()  # as PEFT writes it
     _, ours, family = make_pair("gpt2")
     with pytest.raises(InputError, match="no linear of a gpt2"):
         load_adapter(ours, folder, family)

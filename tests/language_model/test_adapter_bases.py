@@ -12,7 +12,7 @@ import torch
 from tiny_model import save_questions, save_tiny
 
 import lmworks
-from lmworks.adapt import adapter_folder
+from lmworks.adapt import adapter_base
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base import sources
 from lmworks.base.errors import InputError
@@ -128,7 +128,7 @@ def test_an_alias_is_written_as_other_libraries_name_it_and_opened_as_the_user_d
     place = sources.AliasSource("hub:some/model", "the published weights")
     monkeypatch.setattr(sources, "aliases", lambda: {"tiny": sources.Alias("tiny", "", "", (place,))})
     edit(together, base_model_name_or_path=sources.hub_name("tiny"))
-    assert adapter_folder.base_of(final, base) == base
+    assert adapter_base.base_of(final, base) == base
     found = sources.LocalSource(together / "base", "tiny", "local")
-    monkeypatch.setattr(adapter_folder, "find", lambda source, *_: {"tiny": found}[source])
-    assert adapter_folder.base_of(final) == "tiny"
+    monkeypatch.setattr(adapter_base, "find", lambda source, *_: {"tiny": found}[source])
+    assert adapter_base.base_of(final) == "tiny"

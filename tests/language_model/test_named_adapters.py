@@ -242,11 +242,25 @@ def test_an_adapter_that_is_refused_leaves_the_model_as_it_was(model, base, fold
 
 
 def test_an_adapter_of_another_base_is_noted_by_its_name(base, folders, tmp_path):
-    model = lmworks.load(save_tiny(tmp_path / "other", seed=7))
+    changed = lmworks.load(base)
+    changed.network.layers[0].mlp.up_proj.weight.data.mul_(2)
+    model = lmworks.load(changed.save(tmp_path / "other"))
     model.add_adapter("a", folders["a"])
     (note,) = model.notes
     assert note.startswith("adapter a: ")
     assert str(base) in note
+
+
+def test_an_adapter_of_another_model_is_refused(folders, tmp_path):
+    other = save_tiny(tmp_path / "other", seed=7)
+    model = lmworks.load(other)
+    for refused in (
+        lambda: model.add_adapter("a", folders["a"]),
+        lambda: lmworks.load(folders["a"], base=other),
+    ):
+        with pytest.raises(InputError, match="made for another model"):
+            refused()
+    assert model.adapters == []
 
 
 def test_a_prepared_model_is_not_switched(model):

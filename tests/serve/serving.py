@@ -109,13 +109,17 @@ def ask_json(url: str, path: str, **fields: Any) -> tuple[int, Any]:
 
 
 @contextmanager
-def running(models: dict[str, Any], keys: Sequence[str] = (), **settings: Any) -> Iterator[str]:
-    """A server of these models; its URL."""
+def running(
+    models: dict[str, Any], services: list[Any] | None = None, keys: Sequence[str] = (), **settings: Any
+) -> Iterator[str]:
+    """A server of these models; its URL. Its state is appended to ``services``."""
     from lmworks.serve.access import ApiKeys
     from lmworks.serve.app import make_app, make_service
     from lmworks.serve.server import bind, certificate_files, make_server, url_of
 
     service = make_service(models, ServeSettings(**settings))
+    if services is not None:
+        services.append(service)
     with bind("127.0.0.1", 0) as listener:
         certificate = certificate_files(service.settings)
         server = make_server(make_app(service, ApiKeys(keys)), 5.0, certificate)

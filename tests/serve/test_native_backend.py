@@ -16,7 +16,7 @@ from lmworks.model.stored_layers import store
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 from lmworks.serve.native_backend import MOST_AT_ONCE, NativeBackend
-from lmworks.serve.prompt_parts import SMALLEST_LIMIT, WHOLE_PART
+from lmworks.serve.prompt_parts import FEWEST_TERNARY, FEWEST_TILED, SMALLEST_LIMIT, WHOLE_PART
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
 
@@ -26,8 +26,9 @@ LENGTHS = (1, 20, 31, 32, 70, 256, 280, 300, 530)
 
 def engine_of(kind: str | None):
     torch.manual_seed(0)
+    width, inner = (256, 512) if kind is not None and kind.startswith("TQ") else (64, 160)  # whole blocks
     config = ModelConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=160, num_hidden_layers=2,
+        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=inner, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
     )  # fmt: skip
     network = Transformer(config).eval().requires_grad_(False)
@@ -41,6 +42,10 @@ def engine_of(kind: str | None):
             blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
             store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
     return weights_of(network).engine
+
+
+def fewest_of(kind: str | None) -> int:
+    return FEWEST_TERNARY if kind == "TQ2_0" else FEWEST_TILED
 
 
 def ids(length: int, seed: int = 0) -> list[int]:
@@ -70,7 +75,7 @@ def read(backend: NativeBackend, number: int, limit: int) -> np.ndarray:
 def test_many_at_a_time_get_the_bits_of_each_alone(kind):
     """More sequences than are computed at once, read in small parts while others are written."""
     engine = engine_of(kind)
-    backend = NativeBackend(engine, VOCABULARY, CONTEXT, most=64, cache_limit=0)
+    backend = NativeBackend(engine, VOCABULARY, CONTEXT, most=64, cache_limit=0, fewest=fewest_of(kind))
     prompts = [ids(length, seed) for seed in range(5) for length in LENGTHS]
     assert len(prompts) > MOST_AT_ONCE
     written: dict[int, tuple[list[int], list[int], list[np.ndarray]]] = {}
@@ -91,10 +96,10 @@ def test_many_at_a_time_get_the_bits_of_each_alone(kind):
         assert all((first == second).all() for first, second in zip(expected, rows, strict=True))
 
 
-@pytest.mark.parametrize("kind", [None, "Q4_0"])
+@pytest.mark.parametrize("kind", [None, "Q4_0", "TQ2_0"])
 def test_reused_beginnings_change_no_bit(kind):
     engine = engine_of(kind)
-    backend = NativeBackend(engine, VOCABULARY, CONTEXT, most=64, cache_limit=1 << 30)
+    backend = NativeBackend(engine, VOCABULARY, CONTEXT, most=64, cache_limit=1 << 30, fewest=fewest_of(kind))
     first = ids(300)
     number, known = backend.add(first)
     assert known == 0
@@ -121,7 +126,7 @@ def test_reused_beginnings_change_no_bit(kind):
         (row,) = backend.step([number], [5])
         assert (row == alone(engine, prompt, [5])[1]).all()
         backend.remove(number)
-    assert reused == [268, 200, 300, 256, 0, 0]
+    assert reused == ([256, 192, 256, 256, 0, 0] if kind == "TQ2_0" else [268, 200, 300, 256, 0, 0])
 
 
 def test_a_beginning_that_is_still_in_use_is_reused():

@@ -229,7 +229,7 @@ def test_the_counts_tell_of_the_queue_the_batch_and_the_cache(url):
     assert count(url, "lmworks_batch_size_count") == 6
     assert count(url, "lmworks_batch_size_sum") == 6
     assert count(url, "lmworks_cache_bytes") > 0
-    assert count(url, r'lmworks_tokens_total\{kind="reused",model="tiny"\}') >= 50
+    assert count(url, r'lmworks_tokens_total\{kind="reused",model="tiny"\}') >= 30
     assert count(url, "lmworks_answers_waiting") == 0
 
 
@@ -288,5 +288,5 @@ def test_the_api_is_described(url):
         if "requestBody" in operation:
             reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
             schema = description["components"]["schemas"][reference.rpartition("/")[2]]
-            assert "model" in schema["required"]
+            assert {"model", "lora_name"} & {*schema["required"]}
             assert schema["additionalProperties"] is False

@@ -98,9 +98,7 @@ def test_a_slow_reader_does_not_hold_others_up(model):
     fields = {"model": NAME, "messages": MESSAGES, "logit_bias": NO_END, "max_tokens": 4000, "stream": True}
     with running({NAME: model}) as url:
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
-        connection.request(
-            "POST", "/v1/chat/completions", json.dumps(fields), {"Content-Type": "application/json"}
-        )
+        connection.request("POST", "/v1/chat/completions", json.dumps(fields), {"Content-Type": "application/json"})
         assert answer_of(url)[0] == 200
         wait_until(lambda: is_idle(url), 300)
         text = connection.getresponse().read()

@@ -23,6 +23,7 @@ from lmworks.model.virtual_tokens import VirtualTokens
 
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "head_bias")
 """Parameters with an element or a row for each token."""
+SAMPLE = 64  # elements by which another base is recognized
 
 
 class Adapter(nn.Module):
@@ -257,6 +258,28 @@ def _virtual_tokens(network: nn.Module) -> VirtualTokens | None:
 
 def fingerprint(network: nn.Module) -> str:
     """A short hash of a few elements of each base weight; independent of storage format and adapters."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(_base_weights(network).items()):
+        sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def weight_sample(network: nn.Module) -> list[float]:
+    """Some elements of the matrices of the base's layers, at most 64; empty where there are none.
+
+    Those of the same model that was rounded or trained further are nearly the same, which a fingerprint does not show:
+    see adapter_base.check_base.
+    """
+    weights = sorted(_base_weights(network).items())
+    matrices = [weight for name, weight in weights if "layers." in name and len(weight.shape) == 2]
+    matrices = matrices[:: max(len(matrices) // SAMPLE, 1)][:SAMPLE]
+    parts = [_sample(weight, -(-SAMPLE // len(matrices))).tolist() for weight in matrices]
+    return [float(f"{number:.4g}") for part in parts for number in part][:SAMPLE]
+
+
+def _base_weights(network: nn.Module) -> dict[str, torch.Tensor | WeightStorage]:
+    """The weights of the base by their names, as they are without adapters."""
     own: dict[str, torch.Tensor | WeightStorage] = {
         f"{name}.weight".replace(".base.", "."): module.storage for name, module in stored_layers(network)
     }
@@ -267,11 +290,7 @@ def fingerprint(network: nn.Module) -> str:
     if grown_from := getattr(network, "grown_from", None):  # new tokens are no part of the base
         tables = {name: weight for name, weight in own.items() if name in VOCABULARY}
         own |= {name: _first_rows(weight, grown_from) for name, weight in tables.items()}
-    digest = hashlib.sha256()
-    for name, weight in sorted(own.items()):
-        sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)
-        digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return own
 
 
 def _first_rows(weight: torch.Tensor | WeightStorage, count: int) -> torch.Tensor | WeightStorage:

@@ -4,6 +4,8 @@ Where one of their linears consists of several of ours (GPT-2's c_attn is our q_
 fused: the A's are stacked and B is block-diagonal, so the rank is the sum of the ranks, and alpha is increased
 accordingly to keep the scale. DoRA's magnitudes are of rows, which are concatenated; those of rows without an update
 are the norms of the base's rows.
+
+Factors that are read are of torch or NumPy, as the files are. Imports torch only where factors are fused.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 from lmworks.adapt.peft_files import (
     MERGE,
@@ -28,8 +29,11 @@ from lmworks.adapt.peft_files import (
 from lmworks.base.errors import InputError
 from lmworks.base.json_file import check_kinds
 from lmworks.families.family import Family
-from lmworks.families.mapping import Row, our_modules, their_place
+from lmworks.families.mapping import Row, Split, our_modules, their_place
 from lmworks.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 TENSOR_NAME = re.compile(
     re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB]|magnitude_vector)(?:\.default)?(?:\.weight)?"
@@ -56,12 +60,15 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Factors:
-    """A low-rank update of one linear: scale * b @ a, with a (r, in) and b (out, r); DoRA's has a magnitude (out,)."""
+    """A low-rank update of one linear: scale * b @ a, with a (r, in) and b (out, r); DoRA's has a magnitude (out,).
 
-    a: torch.Tensor
-    b: torch.Tensor
+    Tensors of torch, or arrays of NumPy.
+    """
+
+    a: Any
+    b: Any
     scale: float
-    magnitude: torch.Tensor | None = None
+    magnitude: Any = None
 
     @property
     def rank(self) -> int:
@@ -159,7 +166,7 @@ def read(files: PeftFiles, family: Family, config: ModelConfig) -> dict[str, Fac
     factors: dict[str, Factors] = {}
     for module, pair in _pairs(files).items():
         ours = our_linears(module, rows, family, files)
-        factors |= _split(pair, ours, _scale(module, len(pair["A"]), files))
+        factors |= _split(pair, _parts(rows, ours, len(pair["B"]), files), _scale(module, len(pair["A"]), files))
     check_complete(files, set(factors), rows)
     return factors
 
@@ -191,6 +198,8 @@ def _fuse(
     row_norms: Callable[[str], torch.Tensor] | None,
 ) -> tuple[dict[str, Factors], bool]:
     """Updates by our names -> updates by their names, and whether their weights are stored transposed."""
+    import torch
+
     places = {name: their_place(rows, name) for name in factors}
     fused: dict[str, Factors] = {}
     transposed = False
@@ -207,12 +216,14 @@ def _fuse(
             if factors[name].magnitude is not None:
                 assert row_norms is not None
                 magnitudes = [factors[part].magnitude if part in factors else row_norms(part) for part in parts]
-                fused[place.module] = replace(fused[place.module], magnitude=torch.cat(magnitudes))  # type: ignore[arg-type]
+                fused[place.module] = replace(fused[place.module], magnitude=torch.cat(magnitudes))
     return fused, transposed
 
 
 def _stack(parts: Sequence[str], factors: Mapping[str, Factors], outputs: Mapping[str, int]) -> Factors:
     """Updates of several of our linears, adapted or not, as one update of the fused linear."""
+    import torch
+
     present = [factors[part] for part in parts if part in factors]
     scale = present[0].scale
     if len(present) == len(parts) and all(torch.equal(update.a, present[0].a) for update in present):
@@ -228,30 +239,40 @@ def _stack(parts: Sequence[str], factors: Mapping[str, Factors], outputs: Mappin
     return Factors(torch.cat([update.a for update in present]), torch.cat(row_blocks), scale)
 
 
-def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) -> dict[str, Factors]:
-    """An update of a fused linear as updates of our linears; they start with the same A.
+def _parts(rows: Sequence[Row], ours: Sequence[str], outputs: int, files: PeftFiles) -> dict[str, slice]:
+    """The rows of each of our linears in a fused one that holds them."""
+    weights = tuple(f"{name}.weight" for name in ours)
+    sizes = next((row.sizes for row in rows if isinstance(row, Split) and row.ours == weights), None)
+    if sizes is not None and sum(sizes) != outputs:
+        fault = f"the factors of {', '.join(ours)} have {outputs} rows, the model {sum(sizes)}"
+        raise InputError(fault, files.weights_path, "load the adapter onto the base that it was trained on")
+    ends = list(accumulate(sizes or [-(-outputs // len(ours))] * len(ours)))
+    return {name: slice(begin, end) for name, begin, end in zip(ours, [0, *ends], ends, strict=False)}
+
+
+def _split(pair: Mapping[str, Any], ours: Mapping[str, slice], scale: float) -> dict[str, Factors]:
+    """An update of a fused linear as updates of our linears, by their rows; they start with the same A.
 
     A block-diagonal update, as :func:`_stack` writes it, is split into its original factors.
     """
-    a, b = pair["A"].float(), pair["B"].float()
-    magnitudes = pair[MAGNITUDE].float().chunk(len(ours)) if MAGNITUDE in pair else [None] * len(ours)
+    a, b, magnitude = pair["A"], pair["B"], pair.get(MAGNITUDE)
     updates: dict[str, Factors] = {}
-    for name, rows, magnitude in zip(ours, b.chunk(len(ours)), magnitudes, strict=True):
-        columns = (rows.abs().amax(0) > 0).nonzero().squeeze(1)
+    for name, part in ours.items():
         own = slice(None)
-        if len(ours) > 1 and len(columns) and len(a) % len(ours) == 0:
+        columns = [column for column, total in enumerate(abs(b[part]).sum(0).tolist()) if total > 0]
+        if len(ours) > 1 and columns and len(a) % len(ours) == 0:
             rank = len(a) // len(ours)
-            begin = int(columns[0]) // rank * rank
-            if int(columns[-1]) < begin + rank:
+            begin = columns[0] // rank * rank
+            if columns[-1] < begin + rank:
                 own = slice(begin, begin + rank)
-        updates[name] = Factors(a[own].clone(), rows[:, own].clone(), scale, magnitude)
+        updates[name] = Factors(a[own], b[part, own], scale, None if magnitude is None else magnitude[part])
     return updates
 
 
-def _pairs(files: PeftFiles) -> dict[str, dict[str, torch.Tensor]]:
+def _pairs(files: PeftFiles) -> dict[str, dict[str, Any]]:
     """Factors A and B, and of DoRA the magnitude, by their module names."""
     place = files.weights_path
-    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    pairs: dict[str, dict[str, Any]] = {}
     for key, tensor in files.tensors.items():
         match = TENSOR_NAME.fullmatch(key)
         if match is None:
@@ -266,8 +287,9 @@ def _pairs(files: PeftFiles) -> dict[str, dict[str, torch.Tensor]]:
                 f"{module} has {'no' if use_dora else 'a'} lora_{MAGNITUDE}, and use_dora is {str(use_dora).lower()}"
             )
             raise InputError(fault, place, "fetch or save the adapter again")
-        if pair["A"].shape[0] != pair["B"].shape[1]:
-            raise InputError(f"the factors of {module} have different ranks", place, "save the adapter again")
+        if any(len(pair[factor].shape) != 2 for factor in "AB") or pair["A"].shape[0] != pair["B"].shape[1]:
+            shapes = " and ".join(str(tuple(pair[factor].shape)) for factor in "AB")
+            raise InputError(f"the factors of {module} are {shapes}", place, "save the adapter again")
     if not pairs:
         raise InputError("the adapter holds no tensors", place, "save the adapter again")
     return pairs

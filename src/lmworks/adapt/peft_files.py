@@ -1,4 +1,7 @@
-"""Adapters on disk as ``peft`` has them: adapter_config.json and adapter_model.safetensors. Knows no method."""
+"""Adapters on disk as ``peft`` has them: adapter_config.json and adapter_model.safetensors. Knows no method.
+
+Imports torch only where its tensors are read or written.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
@@ -20,12 +21,16 @@ from lmworks.families.family import Family
 from lmworks.families.mapping import Row, our_modules
 from lmworks.model.config import ModelConfig
 
+if TYPE_CHECKING:
+    import torch
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of the name of every tensor of a module of the model
 PROMPT_PREFIX = "base_model."  # the same for methods that PEFT calls prompt learning
 IGNORED_KEYS = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 IGNORED_KEYS |= {"peft_type", "modules_to_save"}
 """Keys that are read for every method, or that change nothing once the adapter is trained."""
+FLOATS: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 MERGE = "merge it into its base with peft (merge_and_unload), and load the model that is saved then"
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("peft_type", "base_model_name_or_path"), (str,)),
@@ -39,12 +44,12 @@ class PeftFiles:
 
     Attributes:
         config: the keys of adapter_config.json that belong to the method; with those of every method once it is read.
-        tensors: by their names in the file, without those of a head that is kept whole.
+        tensors: by their names in the file, without those of a head that is kept whole: of torch, or NumPy's arrays.
         folder: where they were read, for errors.
     """
 
     config: dict[str, Any]
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Any]
     folder: Path = Path()
 
     @property
@@ -143,6 +148,8 @@ def suffixes(modules: set[str], all_modules: set[str]) -> list[str]:
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Write both files; the folder is created if it does not exist, other files in it are kept."""
+    from safetensors.torch import save as to_bytes
+
     folder.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     atomic_write(folder / WEIGHTS, to_bytes(contiguous, {"format": "pt"}))
@@ -169,13 +176,48 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: the file is missing or damaged.
     """
+    from safetensors.torch import load_file
+
+    path = _weights_in(folder)
+    try:
+        return load_file(path)
+    except SafetensorError as fault:
+        raise _damaged(path, fault) from None
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The same as float32 arrays, without torch.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds other numbers than floats.
+    """
+    path = _weights_in(folder)
+    try:
+        tensors = deserialize(path.read_bytes())
+    except (OSError, SafetensorError) as fault:
+        raise _damaged(path, fault) from None
+    arrays = {}
+    for name, tensor in tensors:
+        if tensor["dtype"] not in FLOATS:
+            raise InputError(
+                f"{name} is of type {tensor['dtype']}", str(path), "save the adapter in float32 or bfloat16"
+            )
+        numbers = np.frombuffer(tensor["data"], FLOATS[tensor["dtype"]])
+        if tensor["dtype"] == "BF16":  # the upper half of a float32
+            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = numbers.astype(np.float32).reshape(tensor["shape"])
+    return arrays
+
+
+def _weights_in(folder: Path) -> Path:
     path = folder / WEIGHTS
     if not path.exists():
         pickled = (folder / "adapter_model.bin").exists()
         safetensors = "pickles are never opened here; save the adapter by peft with safe_serialization=True"
         hint = safetensors if pickled else "give the folder peft saved"
         raise InputError("the adapter's weights are missing", str(path), hint)
-    try:
-        return load_file(path)
-    except SafetensorError as fault:
-        raise InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again") from None
+    return path
+
+
+def _damaged(path: Path, fault: Exception) -> InputError:
+    return InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again")

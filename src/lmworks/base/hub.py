@@ -44,6 +44,9 @@ MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
     "*_Pooling/config.json",
+    "lmworks.json",
+    "prompt.json",
+    "examples.jsonl",
 )
 DATA_FILES = ("*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.txt")
 
@@ -124,12 +127,12 @@ def fetch(text: str, content: ContentKind, say: Callable[[str], None]) -> Path:
                 revision=info.sha,
                 allow_patterns=files,
                 cache_dir=place,
-                endpoint=_endpoint(),
+                endpoint=endpoint(),
                 etag_timeout=TIMEOUT,
             )
         )
     except Exception as error:  # its errors come from several libraries
-        raise Unreachable(f"fetching broke off: {_sentence(error)}") from error
+        raise Unreachable(f"fetching broke off: {first_line(error)}") from error
     record = {
         "source": f"hub:{text}",
         "what": content,
@@ -167,7 +170,7 @@ def _ask(name: HubName, content: ContentKind) -> Any:
 
     def ask() -> None:
         try:
-            api = HfApi(endpoint=_endpoint())
+            api = HfApi(endpoint=endpoint())
             kind = _type(content)
             answer.append(
                 api.repo_info(name.repo, repo_type=kind, revision=name.revision, files_metadata=True, timeout=TIMEOUT)
@@ -192,7 +195,7 @@ def _ask(name: HubName, content: ContentKind) -> Any:
         raise InputError(
             "is not on the hub, or not for you", place, "check owner/name; for a private one: hf auth login"
         )
-    raise Unreachable(_sentence(error))
+    raise Unreachable(first_line(error))
 
 
 def _chosen(name: HubName, content: ContentKind, files: list[str]) -> list[str]:
@@ -276,7 +279,8 @@ def _type(content: ContentKind) -> str:
     return "model" if content == "model" else "dataset"
 
 
-def _endpoint() -> str | None:
+def endpoint() -> str | None:
+    """The address of the hub where HF_ENDPOINT names another one; read at each call, as huggingface_hub does not."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
@@ -287,7 +291,7 @@ def _cache() -> Path | None:
     return Path(os.environ["HF_HOME"]) / "hub" if os.environ.get("HF_HOME") else None
 
 
-def _sentence(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error, or its kind where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]

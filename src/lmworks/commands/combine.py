@@ -37,8 +37,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Open the base with all adapters, add them, write the sum."""
     from pathlib import Path
 
+    from lmworks.adapt.adapter_base import DEFAULT
     from lmworks.families.folder import check_place
-    from lmworks.language_model.named_adapters import DEFAULT
     from lmworks.language_model.opening import open_saved_model
 
     weights = dict(_weighted(word) for word in args.adapter)

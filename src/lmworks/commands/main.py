@@ -60,6 +60,7 @@ GROUPS = {
         "export": Verb("export", False, "write a model as a GGUF file, in 16 or 32 bits"),
         "quantize": Verb("quantize", False, "write a model as a GGUF file in fewer bits, and what that costs"),
         "combine": Verb("combine", False, "write a weighted sum of LoRA adapters as an adapter"),
+        "share": Verb("share", False, "publish the model of a run with its card, or a demo of it"),
     },
     "look": {
         "data": Verb("data", True, "what a model will see of a file; the named data sets"),

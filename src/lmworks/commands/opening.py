@@ -68,11 +68,31 @@ def _open_native(args: argparse.Namespace) -> LanguageModel | NativeModel:
     from lmworks.language_model import engine_cache
 
     head = getattr(args, "head", None)
-    model = engine_cache.open_cached(args.model) if args.base is None and head is None else None
+    model = None
+    if head is None:
+        model = engine_cache.open_cached(args.model, args.base) or _open_beside_base(args)
     if model is not None:
         _print_notes(model.notes)
         return model
     return _pack(args)
+
+
+def _open_beside_base(args: argparse.Namespace) -> NativeModel | None:
+    """Of an adapter that the native engine computes: pack its base, which serves all of its adapters, and open both."""
+    from lmworks.language_model import engine_cache
+
+    base = engine_cache.base_to_store(args.model, args.base)
+    if base is None:
+        return None
+    from lmworks.language_model.opening import open_saved_model, read_config
+
+    if read_config(base).architecture != "decoder":
+        return None
+    model = open_saved_model(base, storage="stored").prepare("float32")
+    if model.engine_fault:  # said of the adapter
+        return None
+    _print_notes(engine_cache.store(model))
+    return engine_cache.open_cached(args.model, args.base)
 
 
 def _choose_kv_cache(model: LanguageModel | NativeModel, kv_cache: str) -> None:

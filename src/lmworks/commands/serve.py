@@ -59,9 +59,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     certificate = server.certificate_files(settings)
     with server.bind(settings.host, settings.port) as listener:  # before the models are opened, which takes longer
         service = make_service(open_served(named_sources(args.model), args), settings)
+        for note in service.notes:
+            print(f"note: {note}", file=sys.stderr)
         for served in service.models.values():
             print(_described(served))
         url = server.url_of(listener, "https" if certificate else "http")
+        listener.listen(server.BACKLOG)  # so that whoever reads the next line can connect
         print(f"serving at {url}/v1 (Ctrl-C stops)", flush=True)
         server.run(server.make_server(make_app(service, keys), settings.stop_limit, certificate), listener)
     return 0
@@ -105,6 +108,8 @@ def named_sources(words: list[str]) -> dict[str, str]:
 
 def _described(served: ServedModel) -> str:
     """A line about a model: its name, and what it does."""
+    if served.parent is not None:
+        return f"{served.name}: an adapter of {served.parent}"
     does = []
     if served.scheduler is not None:
         many = count_of(served.scheduler.backend.most, "answer")

@@ -28,7 +28,6 @@ from lmworks.families.opened import (
     Opened,
     dtype_of,
     fill,
-    fit_tokenizer,
     not_finite,
     read_dtype,
     shapes_of,
@@ -79,7 +78,7 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
     if tokenizer is not None:
         tokenizer.end_ids = {token for token in tokenizer.end_ids if token < config.vocab_size}
         tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
-        notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
+        notes += tokenizer.fit(config.vocab_size, str(folder))
     pooling, more = read_pooling(folder)
     notes += [*more, *not_finite(tensors, str(folder), drops=storage is not None)]
     held = tensors if storage is None else with_storages(network, tensors)
@@ -300,8 +299,13 @@ def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, fo
             weights.drop(name)
 
 
-def check_place(folder: Path, overwrite: bool = False) -> None:
+def check_place(folder: Path, overwrite: bool = False, further: Sequence[str] = ()) -> None:
     """Refuse a place that a model must not be written to.
+
+    Args:
+        folder: the place.
+        overwrite: whether a model there may be replaced.
+        further: patterns of names, of files that may stand beside a model and are replaced with it.
 
     Raises:
         InputError: a name that is a file's, a file, or a folder that is not empty; with ``overwrite``, one that holds
@@ -320,7 +324,9 @@ def check_place(folder: Path, overwrite: bool = False) -> None:
     if any(folder.iterdir()) and not overwrite:
         hint = "choose a new or empty folder, or replace it with --overwrite (in Python overwrite=True)"
         raise InputError("is there already and not empty", str(folder), hint)
-    strange = [file.name for file in folder.iterdir() if not any(fnmatch.fnmatch(file.name, known) for known in OURS)]
+    known = [*OURS, *further]
+    names = [file.name for file in folder.iterdir()]
+    strange = [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in known)]
     if strange:
         raise InputError(
             f"the folder holds what is not part of a model: {', '.join(sorted(strange)[:5])}",

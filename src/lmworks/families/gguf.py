@@ -34,7 +34,6 @@ from lmworks.families.mapping import to_ours
 from lmworks.families.opened import (
     Opened,
     fill,
-    fit_tokenizer,
     matrices_of,
     not_finite,
     read_dtype,
@@ -99,7 +98,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
         fill(network, tensors, device)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
-    notes = fit_tokenizer(tokenizer, config.vocab_size, str(path)) + not_finite(tensors, str(path))
+    notes = tokenizer.fit(config.vocab_size, str(path)) + not_finite(tensors, str(path))
     return Opened(config, network, tokenizer, hf_config, family, generation, notes)
 
 

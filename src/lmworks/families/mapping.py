@@ -3,7 +3,7 @@
 A row says that one of their tensors is one of ours (Rename) or several of ours, one under another (Split), perhaps
 transposed. ``{i}`` stands for the number of a layer. A table names every tensor of a model; a
 tensor that it does not name is an error. The same rows translate module names for adapters on disk. Independent of
-configs, files and families.
+configs, files and families. Imports torch only where tensors are joined.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 SHOWN = 6  # names listed in an error before it says how many more there are
 
@@ -146,6 +148,8 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
     Raises:
         InputError: the table and ``ours`` do not have the same tensors.
     """
+    import torch
+
     named = {name for row in rows for name in row.parts}
     if named != set(ours):
         raise InputError(

@@ -52,28 +52,6 @@ class Opened:
     pooling: SentencePooling | None = None
 
 
-def fit_tokenizer(tokenizer: Tokenizer, rows: int, place: str) -> list[str]:
-    """Tell a tokenizer how many rows its model's embedding has; notes where it has ids beyond them.
-
-    Published models often have tokenizers with a few added tokens that were never given rows. They open; a text that
-    holds such a token is refused when it is encoded.
-
-    Raises:
-        InputError: every text begins or ends with such a token, so that none could be read.
-    """
-    highest = tokenizer.highest_id
-    if highest < rows:
-        return []
-    tokenizer.rows = rows
-    tokenizer.check_rows([*tokenizer.opening, *tokenizer.closing], place)
-    names = [token for token, index in tokenizer.added.items() if index >= rows]
-    few = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-    return [
-        f"the tokenizer has ids up to {highest}, the embedding {rows} rows: texts with tokens beyond them "
-        f"({few or 'none of them added'}) are refused"
-    ]
-
-
 def dtype_of(name: str) -> torch.dtype:
     """A data type by its name.
 

@@ -27,13 +27,26 @@ class NativeStepper:
         context: tokens that a row may hold.
         kv_cache: the precision of keys and values, one of :data:`KV_CACHES`; None: float16, or float32 where the
             weights are. In int8 each has a scale, and both take about half the memory of float16.
+        adapter: the name of the adapter of the rows; None: none.
+
+    Attributes:
+        adapter: the same, of rows that are added from now on; those that are there keep theirs.
 
     Raises:
         InputError: there is no such precision.
     """
 
-    def __init__(self, engine: Any, vocab_size: int, context: int, *, kv_cache: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        vocab_size: int,
+        context: int,
+        *,
+        kv_cache: str | None = None,
+        adapter: str | None = None,
+    ) -> None:
         self._engine, self.vocab_size, self.context = engine, vocab_size, context
+        self.adapter = adapter
         self.has_encoder = False
         self.usage = Usage()
         self._sequences: list[int] = []
@@ -143,7 +156,7 @@ class NativeStepper:
 
     def _new(self, capacity: int) -> int:
         """The number of a new sequence without tokens."""
-        number = self._engine.add_sequence(capacity, cache=self._cache)
+        number = self._engine.add_sequence(capacity, cache=self._cache, adapter=self.adapter)
         self._lengths[number] = 0
         return number
 

@@ -1,7 +1,8 @@
 """Keeps what the native engine needs of a model, so that its next opening takes no torch and no packing.
 
 A folder of the cache for each model: the engine's weights as they are packed, the tokenizer, and ``model.json``. A
-model is known by its files: their paths, sizes and times of change. Imports no torch.
+model is known by its files: their paths, sizes and times of change. An adapter is opened beside its base, which alone
+is cached. Imports no torch.
 ``LMWORKS_ENGINE_CACHE`` names another folder for all of them; ``off`` keeps none.
 """
 
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from lmworks.adapt.adapter_base import DEFAULT, base_of, is_adapter
+from lmworks.adapt.native_lora import NotComputed
 from lmworks.base.errors import InputError
 from lmworks.base.files import (
     atomic_folder,
@@ -33,6 +36,7 @@ from lmworks.base.settings import build
 from lmworks.generate.engine_file import FORMAT, open_engine
 from lmworks.kernels.native_module import native_module
 from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.native_adapters import check_adapter
 from lmworks.language_model.native_model import NativeModel
 from lmworks.language_model.saved_source import find_saved
 from lmworks.model.config import ModelConfig
@@ -42,17 +46,23 @@ if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
 ENGINES, WEIGHTS, MODEL = "engines", "engine.safetensors", "model.json"
-ADAPTER = "adapter_config.json"
-"""In the folder of an adapter, whose base has files of its own: such models are not cached."""
 
 
-def open_cached(source: str) -> NativeModel | None:
-    """The model of a source from the cache; None where it is not there.
+def open_cached(source: str, base: str | None = None) -> NativeModel | None:
+    """The model of a source from the cache, of an adapter its base with the adapter "default"; None: it is not there.
+
+    Args:
+        source: of a model or an adapter.
+        base: of an adapter: its base, where that has moved; of a whole model there is none in the cache then.
 
     Raises:
-        InputError: there is no such source.
+        InputError: there is no such source, or its adapter is damaged or not for its base.
     """
-    if native_module() is None or (folders := _engines()) is None or (path := _files_of(source)) is None:
+    if native_module() is None or (folders := _engines()) is None:
+        return None
+    if (adapter := _adapter_of(source)) is not None:
+        return _open_adapter(adapter, source, base)
+    if base is not None or (path := _files_of(source)) is None:
         return None
     folder = folders / key_of(path)
     if not (folder / MODEL).is_file():
@@ -62,6 +72,22 @@ def open_cached(source: str) -> NativeModel | None:
     except InputError:  # damaged, or of another version: it is made anew
         shutil.rmtree(folder, ignore_errors=True)
         return None
+
+
+def base_to_store(source: str, base: str | None = None) -> str | None:
+    """The base of an adapter that the engine computes, where the cache may have it but does not.
+
+    Arguments and errors as for :func:`open_cached`.
+    """
+    if native_module() is None or (folders := _engines()) is None or (adapter := _adapter_of(source)) is None:
+        return None
+    try:
+        check_adapter(adapter)
+    except NotComputed:
+        return None
+    base = base_of(adapter, base)
+    path = _files_of(base)
+    return base if path is not None and not (folders / key_of(path) / MODEL).is_file() else None
 
 
 def store(model: LanguageModel) -> list[str]:
@@ -117,12 +143,42 @@ def _engines() -> Path | None:
     return expand_home(setting) if setting else cache_folder() / ENGINES
 
 
+def _is_unfinished(source: str) -> bool:
+    """Whether it is a run without a result."""
+    run = expand_home(source) / JOURNAL
+    return run.is_file() and not run.with_name("final").is_dir()
+
+
 def _files_of(source: str) -> Path | None:
     """The file or folder of a whole model; None of an adapter or a prompt, and of a run that has not finished."""
-    if (run := expand_home(source) / JOURNAL).is_file() and not run.with_name("final").is_dir():
+    if _is_unfinished(source):
         return None
     path = find_saved(source).path
-    return path if path.is_file() or ((path / "config.json").is_file() and not (path / ADAPTER).is_file()) else None
+    return path if path.is_file() or ((path / "config.json").is_file() and not is_adapter(path)) else None
+
+
+def _adapter_of(source: str) -> Path | None:
+    """The folder of an adapter; None of all else."""
+    if _is_unfinished(source):
+        return None
+    path = find_saved(source).path
+    return path if path.is_dir() and is_adapter(path) else None
+
+
+def _open_adapter(adapter: Path, source: str, base: str | None) -> NativeModel | None:
+    """The base of an adapter from the cache, with the adapter in use; None: it is not there, or PyTorch is needed."""
+    try:
+        check_adapter(adapter)
+        base = base_of(adapter, base)
+        model = open_cached(base) if _files_of(base) is not None else None  # an adapter is no base
+        if model is None:
+            return None
+        model.put_adapter(DEFAULT, adapter)
+    except NotComputed:
+        return None
+    model.use_adapter(DEFAULT)
+    model.source = source
+    return model
 
 
 def _open(folder: Path, source: str) -> NativeModel:
@@ -133,13 +189,18 @@ def _open(folder: Path, source: str) -> NativeModel:
         tokenizer.end_ids |= set(values["end_ids"])
         tokenizer.rows = values["rows"]
         generation, notes, formats = values["generation"], list(values["notes"]), list(values["weight_formats"])
+        family, fingerprint, sample = str(values["family"]), str(values["fingerprint"]), list(values["weight_sample"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(f"cannot be read ({error})", str(folder / MODEL), "delete it") from error
     engine = open_engine(folder / WEIGHTS)
-    return NativeModel(engine, config, tokenizer, source, formats, generation, notes, InputFormat.read(folder))
+    model = NativeModel(engine, config, tokenizer, source, formats, generation, notes, InputFormat.read(folder))
+    model.family, model.fingerprint, model.weight_sample = family, fingerprint, sample
+    return model
 
 
 def _write(folder: Path, model: LanguageModel, path: Path) -> None:
+    from lmworks.adapt.adapters import fingerprint, weight_sample
+
     tokenizer = model.tokenizer
     tokenizer.save(folder)
     if model.input_format is not None:
@@ -152,6 +213,9 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
         "notes": model.notes,
         "end_ids": sorted(tokenizer.end_ids),
         "rows": tokenizer.rows,
+        "family": model.family.name,
+        "fingerprint": fingerprint(model.network),
+        "weight_sample": weight_sample(model.network),
     }
     atomic_write(folder / MODEL, json.dumps(values, ensure_ascii=False, indent=1))
 

@@ -7,12 +7,11 @@ the format of inputs and the pooling that belong to it. At most one is in the ne
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, TypeVar
 
 from lmworks.adapt import registry
 from lmworks.adapt.adapters import Adapter
@@ -25,8 +24,8 @@ from lmworks.adapt.peft_files import CONFIG
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.folder import check_place
-from lmworks.families.opened import fit_tokenizer
 from lmworks.families.sentence_pooling import MODULES, SentencePooling, read_pooling, write_pooling
+from lmworks.language_model.adapter_names import AdapterNames, Inputs
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.saved_source import find_saved
 from lmworks.model.surgery import Change, snapshot
@@ -34,16 +33,6 @@ from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
-DEFAULT = "default"
-"""The name of the adapter that a model was opened with, as in PEFT."""
-
-
-class Inputs(NamedTuple):
-    """How a model reads texts, with one adapter or without: see the attributes of LanguageModel."""
-
-    tokenizer: Tokenizer | None
-    input_format: InputFormat | None
-    pooling: SentencePooling | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +65,7 @@ class Adapters:
     are_merged: bool = False
 
 
-class AdapterMethods(ABC):
+class AdapterMethods(AdapterNames):
     """A model whose network may have adapters."""
 
     network: Transformer
@@ -160,22 +149,6 @@ class AdapterMethods(ABC):
             adapter.change.redo(device)
         self.own_tokenizer, self.input_format, self.pooling = state.inputs.pop(name)
         state.active = name
-
-    @contextmanager
-    def adapter(self, name: str | None) -> Iterator[Self]:
-        """Within this block the model uses an adapter (None: none), afterwards the one before.
-
-        A stream of text is computed while it is read, so it is to be read within the block.
-
-        Raises:
-            InputError: there is no such adapter.
-        """
-        before = self.active_adapter
-        self.use_adapter(name)
-        try:
-            yield self
-        finally:
-            self.use_adapter(before if before in self.adapters else None)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter; if it is in use, the model is its base then.
@@ -266,7 +239,7 @@ class AdapterMethods(ABC):
         if (path / "tokenizer.json").is_file():
             tokenizer = Tokenizer.open(path)
             tokenizer.end_ids |= self.own_tokenizer.end_ids if self.own_tokenizer is not None else set()
-            self.notes += fit_tokenizer(tokenizer, self.network.config.vocab_size, str(path))
+            self.notes += tokenizer.fit(self.network.config.vocab_size, str(path))
         pooling, notes = read_pooling(path)
         self.notes += notes
         return Inputs(tokenizer, InputFormat.read(path), pooling or self.pooling)
@@ -294,23 +267,12 @@ class AdapterMethods(ABC):
             return LoRA.factors(self.network)
 
     def _adapter(self, name: str) -> NamedAdapter:
-        if name not in self._adapters.by_name:
-            raise InputError(f"there is no adapter {name!r}", "name", self._known())
+        self._check_known(name)
         return self._adapters.by_name[name]
 
-    def _known(self) -> str:
-        """A hint: the names that there are."""
-        names = ", ".join(map(repr, self.adapters))
-        return f"there are: {names}" if names else 'there are none; load one: add_adapter("NAME", FOLDER)'
-
     def _check_new(self, name: str) -> None:
-        """Refuse a name that no new adapter can have."""
         self._check_separate()
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{name!r} is no name", "name", "give a text that is not empty")
-        if name in self._adapters.by_name:
-            hint = f"choose another name, or remove_adapter({name!r}) first"
-            raise InputError(f"there is an adapter {name!r} already", "name", hint)
+        super()._check_new(name)
 
     def _check_separate(self) -> None:
         """Refuse to switch what is one network now."""

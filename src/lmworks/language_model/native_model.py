@@ -13,16 +13,19 @@ from lmworks.evaluate import native_likelihoods
 from lmworks.evaluate.prediction import Prediction
 from lmworks.evaluate.text_windows import Ids, Score, signature_of
 from lmworks.generate.native_stepper import NativeStepper
+from lmworks.language_model.adapter_names import Inputs
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.input_format import TEXTS_HINT, InputFormat, texts_of
+from lmworks.language_model.native_adapters import NativeAdapters
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
 
 
 @dataclass
-class NativeModel(TextMethods):
-    """A decoder in the native engine, with its tokenizer: it generates, chats, scores, gives next tokens and labels.
+class NativeModel(TextMethods, NativeAdapters):
+    """A decoder in the native engine, with its tokenizer and adapters: it generates, chats, scores, gives next tokens,
+    labels.
 
     Attributes:
         engine: of the compiled module, with all weights.
@@ -34,6 +37,9 @@ class NativeModel(TextMethods):
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
         kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
+        family: the name of its family, by whose names an adapter's tensors are read.
+        fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
+        weight_sample: elements of its weights, by which an adapter of another model is refused.
     """
 
     engine: Any
@@ -46,6 +52,11 @@ class NativeModel(TextMethods):
     input_format: InputFormat | None = None
     few_shot: FewShotPrompt | None = None
     kv_cache: str | None = None
+    family: str = ""
+    fingerprint: str = ""
+    weight_sample: list[float] = field(default_factory=list)
+    _active: str | None = field(default=None, init=False, repr=False)
+    _inputs: dict[str | None, Inputs] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def architecture(self) -> str:
@@ -69,9 +80,9 @@ class NativeModel(TextMethods):
         return list(form.labels) if form is not None and form.kind == "label" else []
 
     def stepper(self) -> NativeStepper:
-        """See :class:`TextMethods`; several steppers share the weights."""
-        context = self.config.max_position_embeddings
-        return NativeStepper(self.engine, self.config.vocab_size, context, kv_cache=self.kv_cache)
+        """See :class:`TextMethods`; several share the weights; each has the adapter in use when it is made."""
+        context, adapter = self.config.max_position_embeddings, self.active_adapter
+        return NativeStepper(self.engine, self.config.vocab_size, context, kv_cache=self.kv_cache, adapter=adapter)
 
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""

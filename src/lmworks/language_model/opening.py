@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmworks.adapt import adapter_folder
+from lmworks.adapt import adapter_base, adapter_folder
+from lmworks.adapt.adapter_base import DEFAULT
 from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
@@ -24,7 +25,6 @@ from lmworks.families.opened import dtype_of, read_dtype
 from lmworks.language_model.few_shot import Embed, FewShotPrompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
-from lmworks.language_model.named_adapters import DEFAULT
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
 from lmworks.language_model.saved_source import find_saved
 from lmworks.model.config import ModelConfig
@@ -69,16 +69,16 @@ def open_saved_model(
     if tfidf_folder.is_tfidf(local.path):
         hint = f"lmworks predict {source} FILE; in Python lmworks.load(...).predict([...])"
         raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
-    if adapter_folder.needs_base(local.path):
-        base_source = adapter_folder.base_of(local.path, base, offline)
-        if (quant_type := adapter_folder.base_quant_type(local.path)) is None:
+    if adapter_base.needs_base(local.path):
+        base_source = adapter_base.base_of(local.path, base, offline)
+        if (quant_type := adapter_base.base_quant_type(local.path)) is None:
             model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
         else:
             model = _open_quantized(base_source, quant_type, dtype, device, offline, storage)
         if model.adapters:
             hint = f"merge that one first: lmworks save {base_source} FOLDER, and name FOLDER as the base"
             raise InputError(f"its base {base_source} is an adapter, too", str(source), hint)
-        if adapter_folder.is_adapter(local.path):
+        if adapter_base.is_adapter(local.path):
             model.put_adapter(DEFAULT, local.path)
             model.use_adapter(DEFAULT)
         else:
@@ -168,22 +168,22 @@ def unfinished_run(source: str | Path, **options: Any) -> RunFolder | None:
 
 def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
     """Whether a source is an adapter, or a prompt, beside its base: not a whole model."""
-    return adapter_folder.needs_base(find_saved(source, offline).path)
+    return adapter_base.needs_base(find_saved(source, offline).path)
 
 
 def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> Tokenizer:
     """Open only the tokenizer of a model, which takes no time; ``base`` as in :func:`open_saved_model`."""
     path = find_saved(source, offline).path
-    if adapter_folder.needs_base(path) and not (path / "tokenizer.json").is_file():
-        return load_tokenizer(adapter_folder.base_of(path, base, offline), offline=offline)
+    if adapter_base.needs_base(path) and not (path / "tokenizer.json").is_file():
+        return load_tokenizer(adapter_base.base_of(path, base, offline), offline=offline)
     return gguf.read_tokenizer(path) if path.is_file() else Tokenizer.open(path)
 
 
 def read_config(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> ModelConfig:
     """Read only the config, without weights; ``base`` as in :func:`open_saved_model`."""
     path = find_saved(source, offline).path
-    if adapter_folder.needs_base(path):
-        return read_config(adapter_folder.base_of(path, base, offline), offline=offline)
+    if adapter_base.needs_base(path):
+        return read_config(adapter_base.base_of(path, base, offline), offline=offline)
     if path.is_file():
         family, hf_config = gguf.read_config(path)
         return family.read_config(hf_config, str(path))

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lmworks.adapt import adapter_folder, adapters
+from lmworks.adapt import adapter_base, adapters
 from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home, folder_size
 from lmworks.base.journal import JOURNAL
@@ -127,9 +127,9 @@ def sizes_on_disk(source: str | Path) -> tuple[int, int | None]:
     path = path / "final" if (path / JOURNAL).is_file() else path
     if not path.exists():
         path = find(str(source), "model").path
-    if not adapter_folder.needs_base(path):
+    if not adapter_base.needs_base(path):
         return folder_size(path), None
-    return folder_size(path), folder_size(find(adapter_folder.base_of(path), "model").path)
+    return folder_size(path), folder_size(find(adapter_base.base_of(path), "model").path)
 
 
 def inference_speed(

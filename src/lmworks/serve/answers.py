@@ -114,7 +114,7 @@ class Answers:
         record: of the request.
 
     Raises:
-        ApiError: a prompt is empty, or leaves no room in the context.
+        ApiError: a prompt is empty, or leaves no room in the context; the model was unloaded meanwhile.
     """
 
     def __init__(
@@ -131,6 +131,8 @@ class Answers:
     ) -> None:
         self._inbox, self._record, self._copies = Inbox(), record, body.copies
         self.request = GenerationRequest(self._inbox.send, service.settings.time_limit)
+        if service.models.get(served.name) is not served:  # unloaded while its prompt was being made
+            raise ApiError(404, f"{served.name} is not served any more", "model", "model_not_found")
         self.prompt_tokens = sum(map(len, prompts))
         self._finished: list[Finished] = []
         record.user, record.prompt_tokens = body.user, self.prompt_tokens

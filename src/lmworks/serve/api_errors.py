@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -44,7 +45,13 @@ class ApiError(Exception):
 
     def event(self, number: int) -> dict[str, Any]:
         """The event of OpenAI's Responses, of this number, by which a stream ends that failed."""
-        return {"type": "error", "sequence_number": number, "message": self.message, "param": self.param, "code": self.code}
+        return {
+            "type": "error",
+            "sequence_number": number,
+            "message": self.message,
+            "param": self.param,
+            "code": self.code,
+        }
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -71,9 +78,13 @@ def one_line(error: InputError) -> str:
 
 
 @contextmanager
-def about_field(param: str) -> Iterator[None]:
-    """Turn input errors into errors about a field of the request."""
+def about_field(param: str, *others: str) -> Iterator[None]:
+    """Turn input errors into errors about a field of the request: one of several, where their place begins with it."""
     try:
         yield
     except InputError as error:
-        raise ApiError(400, f"{param}: {one_line(error)}", param, "invalid_value") from error
+        named = re.split(r"\W", error.place, maxsplit=1)[0]
+        message = one_line(error)
+        if named in (param, *others):
+            raise ApiError(400, message, named, "invalid_value") from error
+        raise ApiError(400, f"{param}: {message}", param, "invalid_value") from error

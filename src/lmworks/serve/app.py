@@ -14,9 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmworks.base.errors import InputError
+from lmworks.base.files import expand_home
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.serve.access import ApiKeys
-from lmworks.serve.api_errors import ApiError, as_api_error
+from lmworks.serve.adapter_api import load_adapter, unload_adapter
+from lmworks.serve.adapters import AdapterFolder
+from lmworks.serve.api_errors import ApiError, as_api_error, one_line
 from lmworks.serve.chat import chat_completions
 from lmworks.serve.classify import classify
 from lmworks.serve.completions import completions
@@ -37,6 +40,8 @@ from lmworks.serve.worker import Worker
 ROUTES = [
     Route("/v1/models", list_models),
     Route("/v1/models/{name:path}", show_model),
+    Route("/v1/load_lora_adapter", load_adapter, methods=["POST"]),
+    Route("/v1/unload_lora_adapter", unload_adapter, methods=["POST"]),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/responses", responses, methods=["POST"]),
@@ -67,7 +72,26 @@ def make_service(models: Mapping[str, TextMethods], settings: ServeSettings) -> 
     for model in served.values():
         if model.scheduler is not None:
             counts.watch(model.name, model.scheduler)
-    return Service(served, Worker([queue for model in served.values() for queue in model.queues]), counts, settings)
+    worker = Worker([queue for model in served.values() for queue in model.queues])
+    service = Service(served, worker, counts, settings)
+    if settings.adapters is not None:
+        service.adapters = AdapterFolder(expand_home(settings.adapters), served.values())
+        _load_all(service, service.adapters)
+    return service
+
+
+def _load_all(service: Service, adapters: AdapterFolder) -> None:
+    """Load all adapters of a folder that can be loaded; of the others there are notes."""
+    for name in adapters.names():
+        if name in service.models:
+            service.notes.append(f"adapter {name}: a model is called so, too; load it under another name")
+            continue
+        try:
+            service.models[name] = adapters.load(name)
+        except InputError as error:
+            service.notes.append(f"adapter {name} is not served: {one_line(error)}")
+        else:
+            service.notes += service.models[name].notes
 
 
 def make_app(service: Service, keys: ApiKeys) -> Starlette:
@@ -89,7 +113,9 @@ def make_app(service: Service, keys: ApiKeys) -> Starlette:
     middleware = [Middleware(Guard, keys=keys, metrics=service.metrics, paths=paths, log_texts=settings.log_texts)]
     if settings.cors_origins:  # before the guard: a browser asks whether it may ask without a key
         origins = list(settings.cors_origins)
-        middleware.insert(0, Middleware(CORSMiddleware, allow_origins=origins, allow_headers=["*"], allow_methods=["*"]))
+        middleware.insert(
+            0, Middleware(CORSMiddleware, allow_origins=origins, allow_headers=["*"], allow_methods=["*"])
+        )
     errors = (ApiError, InputError, QueueFull, Stopping, TimeLimit)
     app = Starlette(
         routes=ROUTES,

@@ -28,12 +28,16 @@ class Backend(Protocol):
     def opening(self, prompt: Sequence[int]) -> list[int]:
         """The ids that the decoder begins with: a decoder's prompt, an encoder-decoder's start token."""
 
-    def add(self, prompt: Sequence[int], all_logits: bool = False) -> tuple[int, int]:
+    def add(self, prompt: Sequence[int], all_logits: bool = False, adapter: str | None = None) -> tuple[int, int]:
         """A new sequence that is to begin with a prompt: its number, and how many of the tokens need not be read.
 
         Args:
             prompt: one token or more, fewer than the context.
             all_logits: :meth:`read` is to give the logits after every token.
+            adapter: with which it is computed; None: none.
+
+        Raises:
+            Exception: the adapter is not there any more.
         """
 
     def read(self, number: int, limit: int) -> tuple[int, np.ndarray | None]:
@@ -56,6 +60,9 @@ class Backend(Protocol):
 
     def remove(self, number: int) -> None:
         """Forget a sequence; its number is free."""
+
+    def forget_adapter(self, adapter: str) -> None:
+        """Keep nothing of sequences with an adapter that no sequence has any more."""
 
     def cache_bytes(self) -> int:
         """Bytes of keys and values, of sequences that are kept for reuse, too; 0 where they are not known."""

@@ -201,7 +201,9 @@ async def _answer_all(
             }
             failed += reply.status != 200
             name = f"batch_req_{secrets.token_hex(12)}"
-            file.write(to_json({"id": name, "custom_id": request.custom_id, "response": response, "error": None}) + b"\n")
+            file.write(
+                to_json({"id": name, "custom_id": request.custom_id, "response": response, "error": None}) + b"\n"
+            )
             file.flush()
             advance(1)
 

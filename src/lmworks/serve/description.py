@@ -22,9 +22,11 @@ from lmworks.serve.schemas import (
     CompletionBody,
     DetokenizeBody,
     EmbeddingBody,
+    LoadAdapterBody,
     RerankBody,
     SamplingBody,
     TokenizeBody,
+    UnloadAdapterBody,
 )
 
 BODIES: dict[str, type[Body]] = {
@@ -34,6 +36,8 @@ BODIES: dict[str, type[Body]] = {
     "/v1/embeddings": EmbeddingBody,
     "/v1/rerank": RerankBody,
     "/v1/classify": ClassifyBody,
+    "/v1/load_lora_adapter": LoadAdapterBody,
+    "/v1/unload_lora_adapter": UnloadAdapterBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
 }

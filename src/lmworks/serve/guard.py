@@ -35,9 +35,7 @@ class Guard:
         log_texts: whether the log has the bodies of requests.
     """
 
-    def __init__(
-        self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, paths: set[str], log_texts: bool = False
-    ) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, paths: set[str], log_texts: bool = False) -> None:
         self._app, self._keys, self._metrics, self._paths = app, keys, metrics, paths
         self._log_texts = log_texts
         self._log = logging.getLogger(LOGGER)
@@ -49,7 +47,9 @@ class Guard:
             return
         headers, begin, status = Headers(scope=scope), time.monotonic(), 0
         given = headers.get("x-request-id", "")
-        record = RequestRecord(given if GIVEN_ID.fullmatch(given) else secrets.token_hex(12), keeps_body=self._log_texts)
+        record = RequestRecord(
+            given if GIVEN_ID.fullmatch(given) else secrets.token_hex(12), keeps_body=self._log_texts
+        )
         scope[KEY] = record
 
         async def send_on(message: Message) -> None:

@@ -31,16 +31,13 @@ class _Text:
         prompt: all of it.
         ids: tokens that the engine has.
         all_logits: whether the logits after every token of the prompt are wanted.
+        adapter: with which it is computed.
     """
 
     prompt: list[int]
     ids: list[int] = field(default_factory=list)
     all_logits: bool = False
-
-    @property
-    def tiled(self) -> int:
-        """The first tokens, which were read in parts of FEWEST_TILED or more."""
-        return min(len(self.ids), tiled_length(len(self.prompt)))
+    adapter: str | None = None
 
 
 class NativeBackend:
@@ -52,15 +49,23 @@ class NativeBackend:
         context: tokens that a sequence may hold.
         most: sequences at a time.
         cache_limit: bytes of keys and values up to which ended sequences are kept for reuse.
+        fewest: tokens of a part of a prompt from which on the engine multiplies in tiles (serve/prompt_parts.py).
         kv_cache: their precision, one of generate/native_stepper.KV_CACHES; None: as the weights are.
     """
 
     scores_prompts = True
 
     def __init__(
-        self, engine: Any, vocab_size: int, context: int, most: int, cache_limit: int, kv_cache: str | None = None
+        self,
+        engine: Any,
+        vocab_size: int,
+        context: int,
+        most: int,
+        cache_limit: int,
+        fewest: int = FEWEST_TILED,
+        kv_cache: str | None = None,
     ) -> None:
-        self._engine, self._cache_limit = engine, cache_limit
+        self._engine, self._cache_limit, self._fewest = engine, cache_limit, fewest
         self._precision = None if kv_cache is None else KV_CACHES[kv_cache]
         self.vocab_size, self.most = vocab_size, most
         self.context: int | None = context
@@ -71,18 +76,18 @@ class NativeBackend:
         """The prompt."""
         return list(prompt)
 
-    def add(self, prompt: Sequence[int], all_logits: bool = False) -> tuple[int, int]:
-        """A new sequence; the longest beginning that another one has is copied from it."""
-        text = _Text(list(prompt), all_logits=all_logits)
+    def add(self, prompt: Sequence[int], all_logits: bool = False, adapter: str | None = None) -> tuple[int, int]:
+        """A new sequence; the longest beginning that another one with the same adapter has is copied from it."""
+        text = _Text(list(prompt), all_logits=all_logits, adapter=adapter)
         capacity = len(prompt) + RESERVE if self.context is None else min(len(prompt) + RESERVE, self.context)
-        source, known = (0, 0) if all_logits else self._longest_beginning(text.prompt)
+        source, known = (0, 0) if all_logits else self._longest_beginning(text)
         if known:
             number = self._engine.copy_sequence(source, known, capacity)
             text.ids = text.prompt[:known]
             if source in self._kept:
                 self._kept[source] = self._kept.pop(source)
         else:
-            number = self._engine.add_sequence(capacity, cache=self._precision)
+            number = self._engine.add_sequence(capacity, cache=self._precision, adapter=adapter)
         self._texts[number] = text
         return number, known
 
@@ -90,7 +95,7 @@ class NativeBackend:
         """Read the next part of a prompt."""
         text = self._texts[number]
         begin = len(text.ids)
-        end = part_end(begin, len(text.prompt), limit)
+        end = part_end(begin, len(text.prompt), max(limit, 2 * self._fewest), self._fewest)
         tokens = text.prompt[begin:end]
         wanted = np.full(len(tokens), text.all_logits, np.int64)
         wanted[-1] |= end == len(text.prompt)
@@ -116,7 +121,7 @@ class NativeBackend:
     def remove(self, number: int) -> None:
         """Keep the sequence for reuse while there is room."""
         text = self._texts.pop(number)
-        if text.tiled >= SHORTEST:
+        if self._tiled(text) >= SHORTEST:
             self._kept[number] = text
         else:
             self._engine.remove_sequence(number)
@@ -125,18 +130,31 @@ class NativeBackend:
             del self._kept[oldest]
             self._engine.remove_sequence(oldest)
 
+    def forget_adapter(self, adapter: str) -> None:
+        """Remove the ended sequences that were kept for reuse."""
+        for number in [number for number, text in self._kept.items() if text.adapter == adapter]:
+            del self._kept[number]
+            self._engine.remove_sequence(number)
+
     def cache_bytes(self) -> int:
         """Bytes of keys and values."""
         return int(self._engine.sizes()[1])
 
-    def _longest_beginning(self, prompt: list[int]) -> tuple[int, int]:
+    def _longest_beginning(self, new: _Text) -> tuple[int, int]:
         """The sequence of which most can be reused, and how many tokens; 0 of sequence 0 where there is none."""
         best = (0, 0)
         for number, text in chain(self._texts.items(), self._kept.items()):
-            known = reusable_length(_shared(text.ids, prompt), text.tiled, len(prompt))
+            if text.adapter != new.adapter:
+                continue
+            shared = _shared(text.ids, new.prompt)
+            known = reusable_length(shared, self._tiled(text), len(new.prompt), self._fewest)
             if known > best[1]:
                 best = (number, known)
         return best
+
+    def _tiled(self, text: _Text) -> int:
+        """The first tokens of a text, which were read in parts that are multiplied in tiles."""
+        return min(len(text.ids), tiled_length(len(text.prompt), self._fewest))
 
     def _compute(self, numbers: Sequence[int], tokens: Sequence[int], wanted: np.ndarray) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""

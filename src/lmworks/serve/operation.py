@@ -19,22 +19,25 @@ from lmworks.serve.service import service_of
 
 async def list_models(request: Request) -> Response:
     """GET /v1/models."""
-    models = [_described(served) for served in service_of(request).models.values()]
+    models = [described(served) for served in service_of(request).models.values()]
     return JsonResponse({"object": "list", "data": models})
 
 
 async def show_model(request: Request) -> Response:
     """GET /v1/models/NAME."""
-    return JsonResponse(_described(service_of(request).model(request.path_params["name"], request)))
+    return JsonResponse(described(service_of(request).model(request.path_params["name"], request)))
 
 
-def _described(served: ServedModel) -> dict[str, Any]:
+def described(served: ServedModel) -> dict[str, Any]:
+    """A model as OpenAI's API describes one; of an adapter its base as ``parent``."""
+    parent = {} if served.parent is None else {"parent": served.parent}
     return {
         "id": served.name,
         "object": "model",
         "created": served.created,
         "owned_by": "lmworks",
         "context_length": served.model.context,
+        **parent,
     }
 
 

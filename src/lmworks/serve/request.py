@@ -170,6 +170,7 @@ class Choice:
         tokenizer, rules: of the model.
         generator: draws its tokens.
         scores_prompt: tell the scores of the prompt's tokens too.
+        adapter: of the model, with which it is computed; None: none.
 
     Attributes:
         index: its number within the request.
@@ -193,9 +194,10 @@ class Choice:
         rules: Rules,
         generator: np.random.Generator,
         scores_prompt: bool = False,
+        adapter: str | None = None,
     ) -> None:
         self.request, self.prompt, self.ids = request, prompt, list(opening)
-        self.index, self.scores_prompt = len(request.choices), scores_prompt
+        self.index, self.scores_prompt, self.adapter = len(request.choices), scores_prompt, adapter
         self.placed: float | None = None
         self.number, self.reused, self.read = -1, 0, 0
         self.finish_reason: FinishReason | None = None

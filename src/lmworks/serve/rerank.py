@@ -14,8 +14,8 @@ from starlette.responses import Response
 from lmworks.serve.answers import results_of
 from lmworks.serve.api_errors import about_field
 from lmworks.serve.bodies import read_body
-from lmworks.serve.embedding_queue import EmbeddingQueue
 from lmworks.serve.event_stream import JsonResponse
+from lmworks.serve.label_queue import LabelQueue
 from lmworks.serve.record import record_of
 from lmworks.serve.schemas import RerankBody
 from lmworks.serve.service import service_of
@@ -27,18 +27,18 @@ async def rerank(request: Request) -> Response:
     body = await read_body(request, RerankBody, service.settings.body_bytes)
     served, queue = service.ranker(body.model, request)
     limit = service.settings.time_limit
-    if isinstance(queue, EmbeddingQueue):
+    if isinstance(queue, LabelQueue):
+        pairs = [(body.query, text) for text in body.texts]
+        with about_field("documents"):
+            tokens = await run_in_threadpool(queue.tokens, pairs)
+            scores = [prediction.value for prediction in await results_of(request, queue, pairs, limit)]
+    else:
         with about_field("query"):
             ids = await run_in_threadpool(queue.ids_of, [body.query])
         with about_field("documents"):
             ids += await run_in_threadpool(queue.ids_of, body.texts)
         tokens = sum(map(len, ids))
         scores = cosines(await results_of(request, queue, ids, limit))
-    else:
-        pairs = [(body.query, text) for text in body.texts]
-        with about_field("documents"):
-            tokens = await run_in_threadpool(queue.tokens, pairs)
-            scores = [prediction.value for prediction in await results_of(request, queue, pairs, limit)]
     record.user, record.prompt_tokens = body.user, tokens
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
     results = [

@@ -62,7 +62,8 @@ class Scheduler:
         self.backend, self.queue_size, self._observer = backend, queue_size, observer or Observer()
         self.wake: Callable[[], None] = lambda: None
         self.cache_bytes = 0
-        self._lock = threading.Lock()  # of _waiting
+        self._lock = threading.Lock()  # of _waiting and _dropped
+        self._dropped: dict[str, Callable[[], None]] = {}
         self._waiting: deque[Choice] = deque()
         self._reading: deque[Choice] = deque()
         self._writing: list[Choice] = []
@@ -90,6 +91,21 @@ class Scheduler:
         """Answers that have one."""
         return len(self._reading) + len(self._writing)
 
+    def drop_adapter(self, adapter: str, then: Callable[[], None]) -> None:
+        """Forget an adapter once no answer has it any more; any thread may call.
+
+        Args:
+            adapter: of the backend, which no request names from now on.
+            then: called when it is so, in the thread of :meth:`turn`.
+        """
+        with self._lock:
+            self._dropped[adapter] = then
+        self.wake()
+
+    def has_dropped(self) -> bool:
+        """Whether a dropped adapter is still in use."""
+        return bool(self._dropped)
+
     def turn(self) -> bool:
         """Read some tokens of prompts, and write one token of each answer whose prompt is read.
 
@@ -97,11 +113,12 @@ class Scheduler:
             Whether there is more to do.
         """
         self._drop()
+        self._forget_adapters()
         self._admit()
         self._read()
         self._write()
         self.cache_bytes = self.backend.cache_bytes()
-        return bool(self._waiting or self._reading or self._writing)
+        return bool(self._waiting or self._reading or self._writing or self._dropped)
 
     def fail_all(self, error: Exception) -> None:
         """Let all requests fail, since the backend did."""
@@ -124,6 +141,17 @@ class Scheduler:
             if choice.request.is_over:
                 self._leave(choice)
 
+    def _forget_adapters(self) -> None:
+        """Forget the dropped adapters that no answer has any more."""
+        with self._lock:
+            used = {choice.adapter for choice in [*self._waiting, *self._reading, *self._writing]}
+            unused = {adapter: then for adapter, then in self._dropped.items() if adapter not in used}
+            for adapter in unused:
+                del self._dropped[adapter]
+        for adapter, then in unused.items():
+            self.backend.forget_adapter(adapter)
+            then()
+
     def _admit(self) -> None:
         """Give places to answers that wait."""
         with self._lock:
@@ -139,10 +167,8 @@ class Scheduler:
         room = limit
         while room > 0 and self._reading:
             choice = self._next_to_read()
-            if choice.number < 0:
-                choice.number, choice.reused = self.backend.add(choice.prompt, choice.scores_prompt)
-                self._observer.prompt_reused(choice.reused)
-                choice.read = choice.reused
+            if choice.number < 0 and not self._begin(choice):
+                continue
             read, logits = self.backend.read(choice.number, limit)
             room -= read
             self._observer.prompt_read(read)
@@ -155,6 +181,18 @@ class Scheduler:
             if is_read and logits is not None:
                 choice.begin()
                 self._take(choice, logits[-1])
+
+    def _begin(self, choice: Choice) -> bool:
+        """Give an answer its sequence; whether it has one: without its adapter its request fails alone."""
+        try:
+            choice.number, choice.reused = self.backend.add(choice.prompt, choice.scores_prompt, choice.adapter)
+        except Exception as error:
+            choice.request.fail(error)
+            self._leave(choice)
+            return False
+        self._observer.prompt_reused(choice.reused)
+        choice.read = choice.reused
+        return True
 
     def _next_to_read(self) -> Choice:
         """The first in turn; of one request one after the other, so that they can reuse what the first one read."""

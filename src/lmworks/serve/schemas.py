@@ -290,6 +290,20 @@ class TokenizeBody(Body):
         return self
 
 
+class LoadAdapterBody(Body):
+    """POST /v1/load_lora_adapter, as vLLM has it."""
+
+    lora_name: str = Field(min_length=1, max_length=200)
+    lora_path: str | None = None
+    base_model_name: str | None = None
+
+
+class UnloadAdapterBody(Body):
+    """POST /v1/unload_lora_adapter, as vLLM has it."""
+
+    lora_name: str
+
+
 class DetokenizeBody(Body):
     """POST /detokenize."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from lmworks.language_model.text_methods import TextMethods
 from lmworks.model.head_requests import SEQUENCE
 from lmworks.serve.label_queue import LabelQueue
 from lmworks.serve.native_backend import NativeBackend
+from lmworks.serve.prompt_parts import FEWEST_TERNARY, FEWEST_TILED
 from lmworks.serve.request import Choice, GenerationRequest
 from lmworks.serve.scheduler import Observer, Scheduler
 from lmworks.serve.settings import ServeSettings
@@ -45,6 +46,10 @@ class ServedModel:
         embeddings: of vectors of texts; None where it gives none.
         labels: of labels or values of texts; None where it gives none.
         created: seconds since 1970, when it was opened.
+        adapter: of the scheduler's backend, with which its answers are computed; None: none.
+        parent: of an adapter that was loaded beside a model: the name of that.
+        forget: of such an adapter: gives its memory back.
+        notes: what a person should know of it.
     """
 
     name: str
@@ -53,6 +58,10 @@ class ServedModel:
     embeddings: EmbeddingQueue | None = None
     labels: LabelQueue | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+    adapter: str | None = None
+    parent: str | None = None
+    forget: Callable[[], None] = lambda: None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def queues(self) -> list[Scheduler | TextQueue]:
@@ -135,7 +144,8 @@ class ServedModel:
         limit = limit if room is None else min(limit, room)
         generator = np.random.default_rng(secrets.randbits(63) if seed is None else seed)
         rules = self.model.rules
-        Choice(request, prompt, opening, limit, settings, self.tokenizer, rules, generator, scores_prompt)
+        tokenizer = self.tokenizer
+        Choice(request, prompt, opening, limit, settings, tokenizer, rules, generator, scores_prompt, self.adapter)
 
     @property
     def _writer(self) -> Scheduler:
@@ -160,6 +170,7 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
     model = _without_network(model)
     served = ServedModel(name, model)
     if isinstance(model, NativeModel):
+        served.adapter = model.active_adapter
         if model.labels:
             served.labels = LabelQueue(model, settings.queue_size)
             return served
@@ -182,8 +193,9 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
 
 
 def _native_backend(model: NativeModel, settings: ServeSettings) -> NativeBackend:
-    size, context = model.config.vocab_size, model.context
-    return NativeBackend(model.engine, size, context, settings.parallel, settings.cache_bytes, model.kv_cache)
+    size, context, most = model.config.vocab_size, model.context, settings.parallel
+    fewest = FEWEST_TERNARY if any(name.startswith("TQ") for name in model.weight_formats) else FEWEST_TILED
+    return NativeBackend(model.engine, size, context, most, settings.cache_bytes, fewest, model.kv_cache)
 
 
 def _labels_in_words(model: LanguageModel) -> bool:
@@ -211,6 +223,7 @@ def _without_network(model: TextMethods) -> TextMethods:
     weights = getattr(model, "engine_weights", None)
     if weights is None or isinstance(model, NativeModel):
         return model
+    from lmworks.adapt.adapters import fingerprint, weight_sample
     from lmworks.language_model.model import LanguageModel
 
     assert isinstance(model, LanguageModel)
@@ -225,6 +238,9 @@ def _without_network(model: TextMethods) -> TextMethods:
         input_format=model.input_format,
         few_shot=model.few_shot,
         kv_cache=model.kv_cache,
+        family=model.family.name,
+        fingerprint=fingerprint(model.network),
+        weight_sample=weight_sample(model.network),
     )
 
 

@@ -17,6 +17,7 @@ from lmworks.serve.json_log import start_log
 from lmworks.serve.settings import ServeSettings
 
 MOST_CONNECTIONS = 2048
+BACKLOG = 2048  # connections that the system keeps until they are accepted, as uvicorn has it
 OTHER_FILES = 256  # that a server opens besides
 KEEP_ALIVE = 75  # seconds; longer than the 60 of usual proxies, which reuse connections
 
@@ -45,9 +46,7 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def make_server(
-    app: Starlette, stop_seconds: float, certificate: Mapping[str, str] | None = None
-) -> uvicorn.Server:
+def make_server(app: Starlette, stop_seconds: float, certificate: Mapping[str, str] | None = None) -> uvicorn.Server:
     """A server of an application.
 
     Args:
@@ -58,6 +57,7 @@ def make_server(
     config = uvicorn.Config(
         app,
         log_config=None,
+        backlog=BACKLOG,
         access_log=False,
         server_header=False,
         lifespan="on",
@@ -93,7 +93,7 @@ def certificate_files(settings: ServeSettings) -> dict[str, str]:
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many connections as it takes, where the system lets it: usually it may have 1024 files."""
+    """Let this process have as many connections as it takes, where the system lets it; often it has room for 1024."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from lmworks.base.figures import list_names
+from lmworks.serve.adapters import AdapterFolder
 from lmworks.serve.api_errors import ApiError
 from lmworks.serve.metrics import Metrics
 from lmworks.serve.record import record_of
@@ -31,12 +33,18 @@ class Service:
         worker: computes.
         metrics: of all requests.
         settings: of the server.
+        adapters: those that may be loaded; None: the server was started without any.
+        adapter_lock: held while one is loaded.
+        notes: what a person should know of adapters that were loaded, or could not be.
     """
 
     models: dict[str, ServedModel]
     worker: Worker
     metrics: Metrics
     settings: ServeSettings
+    adapters: AdapterFolder | None = None
+    adapter_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    notes: list[str] = field(default_factory=list)
 
     def model(self, name: str, request: Request) -> ServedModel:
         """The model that a request names.

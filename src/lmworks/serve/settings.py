@@ -47,11 +47,16 @@ class ServeSettings(EngineSettings):
     )
     time_limit: Duration = Field(600.0, gt=0, description="How long a request may take, waiting included.")
     stop_limit: Duration = Field(30.0, gt=0, description="How long requests may go on after SIGTERM.")
+    adapters: str | None = Field(
+        None,
+        description="A folder whose folders are LoRA adapters, or runs with one: all are served beside the models.",
+    )
     body_limit: str = Field("4MB", description="The largest body of a request.")
     tls_certificate: str | None = Field(None, description="A PEM file with the certificate chain: serve HTTPS.")
     tls_key: str | None = Field(None, description="A PEM file with its key, where the certificate file has none.")
     cors_origins: list[str] = Field(
-        default_factory=list, description="Web pages of these origins may ask, such as https://example.org; '*': of all."
+        default_factory=list,
+        description="Web pages of these origins may ask, such as https://example.org; '*': of all.",
     )
     log_texts: bool = Field(False, description="Write the bodies of requests into the log, with their texts.")
 

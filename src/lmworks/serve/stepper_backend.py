@@ -31,7 +31,7 @@ class StepperBackend:
         """The prompt, or the start token of an encoder-decoder."""
         return list(prompt) if self._start is None else [self._start]
 
-    def add(self, prompt: Sequence[int], all_logits: bool = False) -> tuple[int, int]:
+    def add(self, prompt: Sequence[int], all_logits: bool = False, adapter: str | None = None) -> tuple[int, int]:
         """A new sequence, of which nothing is known."""
         self._prompt = RowStart(self.opening(prompt), () if self._start is None else prompt)
         self._number += 1
@@ -58,6 +58,9 @@ class StepperBackend:
         """Forget the sequence."""
         self._prompt = None
         self._stepper.prefill([])
+
+    def forget_adapter(self, adapter: str) -> None:
+        """Nothing is kept."""
 
     def cache_bytes(self) -> int:
         """0: a stepper does not tell."""

@@ -53,7 +53,7 @@ class TextQueue:
         return len(self._requests)
 
     def turn(self) -> bool:
-        """Compute what is asked of some texts of the request whose turn it is. A fault of a text ends its request alone.
+        """Compute what is asked of some texts of the request whose turn it is; a fault of one ends its request alone.
 
         Returns:
             Whether there is more to do.

@@ -175,7 +175,7 @@ def described(served: ServedModel) -> dict[str, Any]:
         "reads": reads,
         "context": model.context,
         "advised": advised,
-        "notes": list(getattr(model, "notes", [])),
+        "notes": [*getattr(model, "notes", []), *served.notes],
     }
 
 

@@ -199,8 +199,11 @@ def _settings(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(recipes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Settings in which recipes differ, in the order of the first; a recipe that has none of a setting has None."""
-    names = dict.fromkeys(name for recipe in recipes for name in recipe)
+    """Settings in which recipes differ, in the order of the first; a recipe that has none of a setting has None.
+
+    Where a run was written (``out``) is none of them.
+    """
+    names = dict.fromkeys(name for recipe in recipes for name in recipe if name != "out")
     listed = []
     for name in names:
         values = [_written(recipe[name]) if name in recipe else None for recipe in recipes]

@@ -219,6 +219,27 @@ class Tokenizer:
         place = repr(line if len(line) <= 60 else f"{line[:57]}...")
         raise InputError(fault, place, "leave the token out of the text, or take a model that has a row for it")
 
+    def fit(self, rows: int, place: str) -> list[str]:
+        """Say how many rows the model's embedding has; notes where there are ids beyond them.
+
+        Published models often have tokenizers with a few added tokens that were never given rows. They open; a text
+        that holds such a token is refused when it is encoded.
+
+        Raises:
+            InputError: every text begins or ends with such a token, so that none could be read.
+        """
+        highest = self.highest_id
+        if highest < rows:
+            return []
+        self.rows = rows
+        self.check_rows([*self.opening, *self.closing], place)
+        names = [token for token, index in self.added.items() if index >= rows]
+        few = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        return [
+            f"the tokenizer has ids up to {highest}, the embedding {rows} rows: texts with tokens beyond them "
+            f"({few or 'none of them added'}) are refused"
+        ]
+
     # Ids -> text
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:

@@ -4,7 +4,7 @@
 #include <unordered_map>
 
 #include "bindings.hpp"
-#include "engine.hpp"
+#include "engine_adapters.hpp"
 #include "parallel.hpp"
 
 namespace lmworks {
@@ -12,6 +12,9 @@ namespace {
 
 using Floats = Input<float>;
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+// layer, name of the matrix, a (rank, columns), b (rows, rank)
+using Updates = std::vector<std::tuple<std::int64_t, std::string, FloatMatrix, FloatMatrix>>;
 
 std::vector<float> copied(const Floats& array) { return {array.data(), array.data() + array.size()}; }
 
@@ -124,12 +127,35 @@ public:
         buffer_threads_ = num_threads();
     }
 
-    // A sequence without tokens, whose keys and values are of this CacheKind, or of the model's.
-    std::int64_t add_sequence(Size capacity, std::optional<int> cache) {
+    // Sequences may have this adapter from now on.
+    void add_adapter(const std::string& name, const Updates& updates) {
+        if (!buffers_) throw std::invalid_argument("the engine lacks weights: finish() comes first");
+        std::vector<GivenUpdate> given;
+        for (const auto& [layer, linear, a, b] : updates)
+            given.push_back({layer, linear, a.data(), b.data(), static_cast<Size>(a.shape(0)), static_cast<Size>(a.shape(1)),
+                             static_cast<Size>(b.shape(0)), static_cast<Size>(b.shape(1))});
+        std::shared_ptr<const Adapter> adapter = make_adapter(decoder_, given);
+        const Locked locked(mutex_);
+        if (!adapters_.emplace(name, std::move(adapter)).second) throw std::invalid_argument("there is an adapter " + name + " already");
+    }
+
+    // Forgets an adapter; sequences that have it keep it.
+    void remove_adapter(const std::string& name) {
+        const Locked locked(mutex_);
+        if (adapters_.erase(name) == 0) throw std::invalid_argument("there is no adapter " + name);
+    }
+
+    // A sequence without tokens, whose keys and values are of this CacheKind, or of the model's; with an adapter or none.
+    std::int64_t add_sequence(Size capacity, std::optional<int> cache, const std::optional<std::string>& adapter) {
         const Locked locked(mutex_);
         auto sequence = std::make_unique<Sequence>();
         sequence->kind = cache.value_or(decoder_.cache_kind);
         if (sequence->kind < 0 || sequence->kind >= CACHE_KINDS) throw std::invalid_argument("there is no such kind of cache");
+        if (adapter) {
+            const auto entry = adapters_.find(*adapter);
+            if (entry == adapters_.end()) throw std::invalid_argument("there is no adapter " + *adapter);
+            sequence->adapter = entry->second;
+        }
         sequence->grow(decoder_, std::max<Size>(capacity, 1));
         sequences_[++last_number_] = std::move(sequence);
         return last_number_;
@@ -141,6 +167,7 @@ public:
         const Sequence& source = sequence(number);
         if (length < 0 || length > source.length) throw std::invalid_argument("the sequence has fewer tokens");
         auto copy = std::make_unique<Sequence>();
+        copy->adapter = source.adapter;
         copy->kind = source.kind;
         copy->grow(decoder_, std::max({capacity, length, Size{1}}));
         copy->copy_tokens(decoder_, source, length);
@@ -184,8 +211,11 @@ public:
             buffers_ = std::make_unique<StepBuffers>(decoder_, num_threads());
             buffer_threads_ = num_threads();
         }
+        const std::vector<std::size_t> ends = parts_of(all);
+        const Size rank = gather_by_adapter(all, ends);
+        if (rank > buffers_->rank) buffers_->set_rank(rank);
         std::size_t begin = 0;
-        for (const std::size_t end : parts_of(all)) {
+        for (const std::size_t end : ends) {
             if (begin > 0) locked.check_signals();
             run_team([&](Team& team, int thread) {
                 compute(decoder_, all.data() + begin, static_cast<Size>(end - begin), *buffers_, team, thread);
@@ -209,6 +239,7 @@ private:
     int buffer_threads_ = 0;
     std::unordered_map<std::int64_t, std::unique_ptr<Sequence>> sequences_;
     std::int64_t last_number_ = 0;
+    std::map<std::string, std::shared_ptr<const Adapter>> adapters_;
     mutable ForkedMutex mutex_;  // one step at a time
 
     EngineLayer& layer_of(int layer) {
@@ -315,7 +346,10 @@ void bind_engine(nb::module_& m) {
         .def("set_rotary", &Engine::set_rotary, nb::arg("local"), nb::arg("cos"), nb::arg("sin"))
         .def("set_vector", &Engine::set_vector, nb::arg("name"), nb::arg("values"))
         .def("finish", &Engine::finish)
-        .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"), nb::arg("cache").none() = nb::none())
+        .def("add_adapter", &Engine::add_adapter, nb::arg("name"), nb::arg("updates"))
+        .def("remove_adapter", &Engine::remove_adapter, nb::arg("name"))
+        .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"), nb::arg("cache").none() = nb::none(),
+             nb::arg("adapter").none() = nb::none())
         .def("copy_sequence", &Engine::copy_sequence, nb::arg("sequence"), nb::arg("length"), nb::arg("capacity"))
         .def("truncate_sequence", &Engine::truncate_sequence, nb::arg("sequence"), nb::arg("length"))
         .def("remove_sequence", &Engine::remove_sequence, nb::arg("sequence"))

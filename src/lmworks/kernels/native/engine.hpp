@@ -159,6 +159,8 @@ struct Decoder {
     Size kv_size() const { return kv_heads * head_size; }
 };
 
+struct Adapter;  // of engine_adapters.hpp
+
 // Keys and values of one sequence, for each layer and key-value head: keys (capacity / 16, head_size, 16), so that the
 // scores of 16 positions are computed at once; values (capacity, head_size). In float16, or in float32 where the weights
 // are: rounding of keys would be most of the error of such a model. In 8 bits each key and each value has a scale in float32:
@@ -167,6 +169,7 @@ struct Sequence {
     Size length = 0, capacity = 0;
     int kind = F16_CACHE;  // a CacheKind
     Buffer<std::uint8_t> keys, values;
+    std::shared_ptr<const Adapter> adapter;  // or null; the sequence keeps it when the engine forgets it
 
     // Room for so many tokens; those that there are stay.
     void grow(const Decoder& decoder, Size room);
@@ -208,14 +211,17 @@ struct StepBuffers {
         Buffer<float> normed;
         QuantizedRows quantized;
         Buffer<Bf16> halves;
+        Buffer<float> low;  // products with the first factors of adapters: (BLOCK_LINEARS, tokens, rank)
     };
     Buffer<float> x, q, k, v, mixed, inner, part;
     Rows shared;
     std::vector<Rows> own;              // by thread
     std::vector<Buffer<float>> scores;  // by thread: (positions)
     std::vector<Buffer<std::uint32_t>> tiles;  // by thread: a group in bfloat16, and its products with 64 vectors
+    Size rank = 0;  // for which ``low`` has room
 
     StepBuffers(const Decoder& decoder, int threads);
+    void set_rank(Size largest);
 };
 
 }  // namespace lmworks

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine_adapters.inl"
 #include "engine_tiles.inl"
 #include "kv_cache.inl"
 
@@ -44,12 +45,14 @@ void rotate_head(const Decoder& decoder, const RotaryTable& table, Size position
 class Step {
 public:
     Step(const Decoder& decoder, const StepToken* tokens, Size count, StepBuffers& buffers, Team& team, int thread)
-        : decoder_(decoder), tokens_(tokens), count_(count), buffers_(buffers), team_(team), thread_(thread) {}
+        : decoder_(decoder), tokens_(tokens), count_(count), buffers_(buffers), team_(team), thread_(thread),
+          adapters_(tokens, count, rows_for(count), buffers.rank) {}
 
     void run() {
         embed();
         for (std::size_t number = 0; number < decoder_.layers.size(); ++number) {
             const EngineLayer& layer = decoder_.layers[number];
+            layer_ = static_cast<Size>(number);
             attention(layer, static_cast<Size>(number));
             feed_forward(layer);
         }
@@ -63,6 +66,8 @@ private:
     StepBuffers& buffers_;
     Team& team_;
     const int thread_;
+    const StepAdapters adapters_;
+    Size layer_ = 0;  // the number of the one that is computed
 
     // This thread's part of ``count`` equal pieces of work.
     std::pair<Size, Size> share(Size count) const {
@@ -97,13 +102,20 @@ private:
         return block;
     }
 
-    // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist; ``block`` as of
-    // block_for(). Of one vector each thread makes its own copy.
+    // Where the vectors of so many tokens go: of one, each thread has its own copy.
+    StepBuffers::Rows& rows_for(Size count) const {
+        return count == 1 ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
+    }
+
+    // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist; their products with the
+    // first factors of adapters, of the ``linears`` by which they are read. ``block`` as of block_for(). Of one vector each
+    // thread makes its own copy.
     template <class In>
-    Vectors prepare(const EngineNorm& before, Size count, Size size, Size block, float scale, In in) {
+    Vectors prepare(const EngineNorm& before, Size count, Size size, Size block, float scale, In in,
+                    std::initializer_list<BlockLinearIndex> linears = {}) {
         const bool alone = count == 1;
         const bool in_tiles = block > 0 && count >= fewest_tile_vectors(block) && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
-        StepBuffers::Rows& rows = alone ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
+        StepBuffers::Rows& rows = rows_for(count);
         const Size blocks = size / QUANT_BLOCK, wide_blocks = size / TERNARY_BLOCK;
         const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
         for (Size row = begin; row < end; ++row) {
@@ -114,45 +126,52 @@ private:
                 for (Size i = 0; i < size; ++i) normed[i] *= scale;
             if (in_tiles)
                 for_each_vector(size, [&](Size i, int n) { store_n(rows.halves.data() + row * size + i, load_n(normed + i, n), n); });
-            else if (block > 0)
+            if (block > 0 && (!in_tiles || adapters_.exist()))
                 quantize_vector(normed, size, block, rows.quantized.numbers.data() + row * size,
                                 rows.quantized.scales.data() + row * blocks, rows.quantized.sums.data() + row * blocks,
                                 rows.quantized.totals.data() + row * wide_blocks);
         }
+        const Vectors x{rows.normed.data(), rows.quantized.numbers.data(), rows.quantized.scales.data(),
+                        rows.quantized.sums.data(), rows.quantized.totals.data(), in_tiles ? rows.halves.data() : nullptr, size};
+        adapters_.lower(layer_, linears, x, begin, end);
         if (!alone) team_.meet();
-        return {rows.normed.data(), rows.quantized.numbers.data(), rows.quantized.scales.data(), rows.quantized.sums.data(),
-                rows.quantized.totals.data(), in_tiles ? rows.halves.data() : nullptr, size};
+        return x;
     }
 
-    // This thread's groups of a matrix times vectors, by whatever is fastest for so many.
+    // This thread's groups of a matrix times vectors, by whatever is fastest for so many, and the adapters' terms of a linear.
     template <class Take>
-    void multiply_share(const WeightMatrix& matrix, const Vectors& x, Size count, Take take) {
+    void multiply_share(const WeightMatrix& matrix, const Vectors& x, Size count, Take take, BlockLinearIndex linear = BLOCK_LINEARS) {
+        const bool is_adapted = adapters_.exist() && linear != BLOCK_LINEARS;
+        const auto take_adapted = [&](Size token, Size row, Size rows, float* values) {
+            if (is_adapted) adapters_.add(layer_, linear, token, row, values);
+            take(token, row, rows, values);
+        };
         const auto [begin, end] = share(matrix.groups());
         if (x.halves != nullptr && matrix.is_quantized())
-            multiply_in_tiles(matrix, x.halves, count, begin, end, buffers_.tiles[static_cast<std::size_t>(thread_)].data(), take);
+            multiply_in_tiles(matrix, x.halves, count, begin, end, buffers_.tiles[static_cast<std::size_t>(thread_)].data(), take_adapted);
         else
-            multiply(matrix, x, count, begin, end, take);
+            multiply(matrix, x, count, begin, end, take_adapted);
     }
 
     // This thread's part of the product, over ``out`` (tokens, rows of the matrix).
-    void product(const WeightMatrix& matrix, const Vectors& x, float* out) {
+    void product(const WeightMatrix& matrix, const Vectors& x, float* out, BlockLinearIndex linear) {
         multiply_share(matrix, x, count_, [&](Size token, Size row, Size rows, const float* values) {
             std::copy_n(values, rows, out + token * matrix.rows + row);
-        });
+        }, linear);
     }
 
     // Adds matrix * x, normed where a norm follows, to the residual stream.
-    void add_to_residual(const WeightMatrix& matrix, const Vectors& x, const EngineNorm& after) {
+    void add_to_residual(const WeightMatrix& matrix, const Vectors& x, const EngineNorm& after, BlockLinearIndex linear) {
         const Size hidden = decoder_.hidden;
         if (!after.exists()) {
             multiply_share(matrix, x, count_, [&](Size token, Size row, Size rows, const float* values) {
                 float* sum = buffers_.x.data() + token * hidden + row;
                 for (Size i = 0; i < rows; ++i) sum[i] += values[i];
-            });
+            }, linear);
             team_.meet();
             return;
         }
-        product(matrix, x, buffers_.part.data());
+        product(matrix, x, buffers_.part.data(), linear);
         team_.meet();
         const auto [begin, end] = share(count_);
         for (Size token = begin; token < end; ++token) {
@@ -168,10 +187,10 @@ private:
     void attention(const EngineLayer& layer, Size number) {
         const Size block = block_for({&layer.q_proj, &layer.k_proj, &layer.v_proj});
         const auto in = [&](Size token) { return residual(token); };
-        const Vectors x = prepare(layer.input, count_, decoder_.hidden, block, 1.0f, in);
-        product(layer.q_proj, x, buffers_.q.data());
-        product(layer.k_proj, x, buffers_.k.data());
-        product(layer.v_proj, x, buffers_.v.data());
+        const Vectors x = prepare(layer.input, count_, decoder_.hidden, block, 1.0f, in, {Q_PROJ, K_PROJ, V_PROJ});
+        product(layer.q_proj, x, buffers_.q.data(), Q_PROJ);
+        product(layer.k_proj, x, buffers_.k.data(), K_PROJ);
+        product(layer.v_proj, x, buffers_.v.data(), V_PROJ);
         team_.meet();
         const auto [begin, end] = share(count_ * decoder_.kv_heads);
         for (Size item = begin; item < end; ++item) append(layer, number, item / decoder_.kv_heads, item % decoder_.kv_heads);
@@ -180,8 +199,8 @@ private:
             attend(layer, number, item / decoder_.heads, item % decoder_.heads);
         team_.meet();
         const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };
-        const Vectors values = prepare({}, count_, decoder_.q_size(), block_for({&layer.o_proj}), 1.0f, mixed);
-        add_to_residual(layer.o_proj, values, layer.attention_output);
+        const Vectors values = prepare({}, count_, decoder_.q_size(), block_for({&layer.o_proj}), 1.0f, mixed, {O_PROJ});
+        add_to_residual(layer.o_proj, values, layer.attention_output, O_PROJ);
     }
 
     const RotaryTable& table(const EngineLayer& layer) const { return layer.is_local ? decoder_.local_rotary : decoder_.rotary; }
@@ -248,7 +267,7 @@ private:
     void feed_forward(const EngineLayer& layer) {
         const Size block = block_for({&layer.up_proj, &layer.gate_proj});
         const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, block, 1.0f,
-                                  [&](Size token) { return residual(token); });
+                                  [&](Size token) { return residual(token); }, {GATE_PROJ, UP_PROJ});
         const Size inner_size = decoder_.inner;
         float* inner = buffers_.inner.data();
         const auto activate_into = [&](Size token, Size row, Size rows, const float* values) {
@@ -263,12 +282,12 @@ private:
             for (Size i = 0; i < rows; ++i) out[i] *= values[i];
         };
         const bool gated = layer.gate_proj.exists();
-        multiply_share(gated ? layer.gate_proj : layer.up_proj, x, count_, activate_into);
-        if (gated) multiply_share(layer.up_proj, x, count_, multiply_into);
+        multiply_share(gated ? layer.gate_proj : layer.up_proj, x, count_, activate_into, gated ? GATE_PROJ : UP_PROJ);
+        if (gated) multiply_share(layer.up_proj, x, count_, multiply_into, UP_PROJ);
         team_.meet();
         const Vectors active = prepare({}, count_, inner_size, block_for({&layer.down_proj}), 1.0f,
-                                       [&](Size token) { return inner + token * inner_size; });
-        add_to_residual(layer.down_proj, active, layer.mlp_output);
+                                       [&](Size token) { return inner + token * inner_size; }, {DOWN_PROJ});
+        add_to_residual(layer.down_proj, active, layer.mlp_output, DOWN_PROJ);
     }
 
     void head() {

@@ -175,4 +175,10 @@ StepBuffers::StepBuffers(const Decoder& decoder, int threads)
     }
 }
 
+void StepBuffers::set_rank(Size largest) {
+    rank = largest;
+    shared.low.resize(BLOCK_LINEARS * STEP_TOKENS * rank);
+    for (Rows& rows : own) rows.low.resize(BLOCK_LINEARS * rank);
+}
+
 }  // namespace lmworks

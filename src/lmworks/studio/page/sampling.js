@@ -4,13 +4,13 @@ import { element } from "./dom.js";
 
 const FIELDS = [
   // name, label, value at first, attributes of the input, what it does
-  ["temperature", "Temperature", 0.7, { min: 0, max: 2, step: 0.05 }, "0: always the likeliest token; 1: as the model's probabilities are."],
+  ["temperature", "Temperature", 0.7, { min: 0, max: 2, step: 0.01 }, "0: always the likeliest token; 1: as the model's probabilities are."],
   ["top_p", "Top p", 1, { min: 0, max: 1, step: 0.01 }, "Draw from the fewest tokens whose probabilities reach p."],
   ["top_k", "Top k", 0, { min: 0, step: 1 }, "Draw from the k likeliest tokens; 0: from all."],
   ["min_p", "Min p", 0, { min: 0, max: 1, step: 0.01 }, "Drop tokens less likely than this share of the likeliest."],
-  ["repetition_penalty", "Repetition penalty", 1, { min: 0.05, max: 5, step: 0.05 }, "Above 1: tokens that are in the text already become less likely."],
-  ["presence_penalty", "Presence penalty", 0, { min: -2, max: 2, step: 0.1 }, "Above 0: tokens that the answer has already become less likely."],
-  ["frequency_penalty", "Frequency penalty", 0, { min: -2, max: 2, step: 0.1 }, "The same for each time that it has them."],
+  ["repetition_penalty", "Repetition penalty", 1, { min: 0.01, max: 5, step: 0.01 }, "Above 1: tokens that are in the text already become less likely."],
+  ["presence_penalty", "Presence penalty", 0, { min: -2, max: 2, step: 0.01 }, "Above 0: tokens that the answer has already become less likely."],
+  ["frequency_penalty", "Frequency penalty", 0, { min: -2, max: 2, step: 0.01 }, "The same for each time that it has them."],
   ["max_tokens", "Longest answer", 512, { min: 1, step: 1 }, "In tokens."],
   ["seed", "Seed", "", { step: 1, placeholder: "another each time" }, "The same seed draws the same answer."],
 ];

@@ -50,8 +50,13 @@ function notice(message) {
   }
 }
 
-const models = async () => (await get("/studio/api/models")).models;
-const openModel = (name) => post("/studio/api/models/open", { name });
+async function models() {
+  return (await get("/studio/api/models")).models;
+}
+
+function openModel(name) {
+  return post("/studio/api/models/open", { name });
+}
 
 const panels = {};
 
