@@ -91,12 +91,11 @@ def test_problems_are_listed_by_row_and_a_run_would_stop_at_the_first(studio):
     _, shown, _ = show(studio)
     problems = [(problem["place"], problem["text"].split(":")[0], problem["example"]) for problem in shown["problems"]]
     assert problems == [
-        ("", "faq.jsonl", None),
+        ("faq.jsonl:2", "field 'completion' is missing", None),
         ("faq.jsonl:4", "cut", 2),
         ("faq.jsonl:3", "writes out a special token, which is read as such", 1),
     ]
-    assert shown["problems"][0]["text"].startswith("faq.jsonl:2: ")
-    assert "a run would stop at the first of 1 bad row" in shown["refusal"]
+    assert "a run would stop at the first bad row (1 in all)" in shown["refusal"]
     assert dict(shown["unusual"])["truncated rows"] == 1
     assert show(studio, settings={"data.on_bad_row": "skip"})[1]["refusal"] == ""
     left_out = show(studio, settings={"data.on_long": "skip"})[1]["problems"]
@@ -109,7 +108,8 @@ def test_examples_are_shown_from_any_place_and_long_ones_in_part(studio):
     (text,) = example["texts"]
     assert (example["index"], len(text["tokens"])) == (2, 10)
     assert text["more"] == 129 - 10  # the context, and the token that it predicts last
-    assert "cut by" in example["size"]
+    assert example["dropped"] > 0
+    assert f"cut by {example['dropped']}" in example["size"]
 
 
 def test_hidden_tokens_are_shown_with_what_they_were_and_depend_on_the_seed_alone(studio):

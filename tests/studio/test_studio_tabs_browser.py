@@ -104,7 +104,7 @@ def test_a_dropped_file_is_seen_token_by_token(studio, browser: Any, tmp_path: P
     assert browser.title == "Data · lmworks studio"  # the script of the file did nothing
     assert all_of(browser, ".tab-data script, .tab-data .tokens img") == []
     assert "dropped.jsonl:2" in first_of(browser, ".tab-data .problems").text
-    assert "a run would stop at the first of 1 bad row" in first_of(browser, ".tab-data .refusal").text
+    assert "a run would stop at the first bad row" in first_of(browser, ".tab-data .refusal").text
     tokens = first_of(browser, ".tab-data .tokens")
     tokens.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert "token 2: " in first_of(browser, ".tab-data article .say").text

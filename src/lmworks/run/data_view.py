@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,15 @@ from lmworks.text import corpus
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
+PLACE = re.compile(r"(.*?(?::|row )\d+): (.*)", re.DOTALL)
+"""A row's place before what is wrong with it."""
+
 
 class Problem(NamedTuple):
     """What a person should look at in a row.
 
     Attributes:
-        place: of the row; empty where it is part of the text.
+        place: of the row; empty where it is not known.
         text: what is the matter.
         example: index of the row's first example; None: it has none.
     """
@@ -83,7 +87,7 @@ class DataView:
         report, first = self.examples.report, dict[str, int]()
         for index, example in enumerate(self.examples):
             first.setdefault(example.place, index)
-        yield from (Problem("", text, None) for text in self.table.skipped)
+        yield from (_skipped(text) for text in self.table.skipped)
         causes = {"too long (data.on_long)": report.too_long, "no token to learn": report.no_trainable}
         left_out = f"left out: {' or '.join(cause for cause, count in causes.items() if count)}"
         if any(causes.values()):
@@ -119,6 +123,12 @@ def view_data(
     table = task.usable_rows(table, tokenizer, settings)
     examples = task.examples(table, settings, config.max_position_embeddings)
     return DataView(table, task, examples, settings, task_settings, config)
+
+
+def _skipped(reason: str) -> Problem:
+    """A row that could not be read, by the table's reason: ``faq.jsonl:2: ...`` or ``a.parquet: row 2: ...``."""
+    match = PLACE.match(reason)
+    return Problem(match[1], match[2], None) if match else Problem("", reason, None)
 
 
 def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: ModelConfig) -> Task:

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of
 from lmworks.base.files import atomic_file, check_disk_space
 from lmworks.base.settings import build, parse_overrides
 from lmworks.run.token_view import FATES, TokenView, size_of
@@ -214,8 +213,8 @@ def _settings(body: DataBody, folders: Folders) -> tuple[DataSettings, TaskSetti
 def _refusal(shown_data: _Shown) -> str:
     """Why a run on these rows would be refused; empty: it would not."""
     if shown_data.stops and shown_data.view.table.skipped:
-        many = count_of(len(shown_data.view.table.skipped), "bad row")
-        return f"a run would stop at the first of {many}: repair them, or leave them out with data.on_bad_row skip"
+        count = len(shown_data.view.table.skipped)
+        return f"a run would stop at the first bad row ({count:,} in all): repair it, or set data.on_bad_row to skip"
     refusal = shown_data.view.refusal
     return "" if refusal is None else one_line(refusal)
 
@@ -240,6 +239,7 @@ def _example(shown_data: _Shown, index: int, most: int, seed: int) -> dict[str, 
         "index": index,
         "place": shown_data.near(example.place),
         "size": size_of(example),
+        "dropped": example.dropped,
         "labels": tokens.labels_of(example),
         "texts": texts,
     }

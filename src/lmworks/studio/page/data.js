@@ -152,11 +152,12 @@ class Data {
     return element("section", { class: "card examples" }, element("h2", null, "Examples, token by token"), pager, legend, shown.examples.map((example) => this.#example(example)));
   }
 
-  #example({ index, place, size, labels, texts }) {
-    const { element } = this.studio;
+  #example({ index, place, size, dropped, labels, texts }) {
+    const { element, format } = this.studio;
     const say = element("p", { class: "say soft", "aria-live": "polite" }, "");
     const facts = labels.map(([head, said]) => element("p", { class: "label" }, element("span", { class: "soft" }, `${head}: `), said));
-    return element("article", null, element("h3", null, `${index + 1} `, element("span", { class: "soft" }, `${place} · ${size}`)), facts, texts.map((text) => this.#text(text, say)), say);
+    return element("article", null, element("h3", null, `${index + 1} `, element("span", { class: "soft" }, `${place} · ${size}`)), facts, texts.map((text) => this.#text(text, say)),
+      dropped ? element("p", { class: "cut" }, `✂ ${format.number(dropped)} tokens more are cut off: the model does not see them`) : null, say);
   }
 
   // A text whose tokens tell what they are, under the pointer or one after the other by the arrow keys.
