@@ -25,7 +25,7 @@ STAGES = {
     "session_end": "evaluating after training",
     "resume": "opening model and data",
     "prompt": "choosing a prompt",
-    "finish": "finished",
+    "finish": "writing the report",
 }
 """What a run does after an event."""
 
