@@ -1,4 +1,4 @@
-"""The tab Start: runs as processes of their own that outlive the server, their plan before and their curves meanwhile."""
+"""The tab Start: runs as processes that outlive the server, their plan before, their curves meanwhile."""
 
 from __future__ import annotations
 

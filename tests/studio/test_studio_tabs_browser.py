@@ -32,9 +32,11 @@ def _studio(tmp_path):
 
 
 def wait_for(browser: Any, condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, seconds).until(lambda _: condition())
+    redrawn = [StaleElementReferenceException]  # what is looked at may be drawn anew meanwhile
+    return WebDriverWait(browser, seconds, ignored_exceptions=redrawn).until(lambda _: condition())
 
 
 def all_of(browser: Any, selector: str) -> list[Any]:
