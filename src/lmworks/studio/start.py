@@ -84,7 +84,7 @@ class _Start:
         verb, model = request.query_params.get("verb", "tune"), request.query_params.get("model", "")
         if verb not in PLACES:
             raise InputError("is no verb", shown(verb), f"one of: {', '.join(PLACES)}")
-        rows = settings_form.settings_of(verb, model)  # type: ignore[arg-type]
+        rows = settings_form.settings_of(verb, model)
         is_quick = tfidf_settings.is_preset(model) or ngram_recipe.is_preset(model)
         return JsonResponse(
             {
