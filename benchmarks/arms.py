@@ -66,13 +66,15 @@ def run_arm(
     return json.loads(process.stdout.strip().splitlines()[-1])
 
 
-def take_turns(script: str, arms: dict[str, list[str]], rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Every arm once a round, in turn; the figures of each round by arm."""
+def take_turns(
+    script: str, arms: dict[str, list[str]], rounds: int, variables: dict[str, str] | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """Every arm once a round, in turn, with these variables of its environment; the figures of each round by arm."""
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for number in range(rounds):
         for name, arguments in arms.items():
             started = time.perf_counter()
-            figures[name].append(run_arm(script, arguments))
+            figures[name].append(run_arm(script, arguments, variables))
             seconds = time.perf_counter() - started
             shown = ", ".join(f"{key} {value:,.4g}" for key, value in figures[name][-1].items())
             print(f"round {number + 1}/{rounds}  {name:<34} {shown}  ({seconds:.0f} s in all)", flush=True)

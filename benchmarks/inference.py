@@ -1,10 +1,10 @@
 """Inference with SmolLM2-135M: the native engine beside llama.cpp, transformers and ctranslate2, in turn.
 
 Reading a prompt of 512 and of 2,000 tokens; decoding at 16 to 144 tokens of context, at 512 and at 2,000; 16 sequences
-at once; peak memory; from the shell to the first token. Every engine at its best: llama.cpp and lmworks with the same
-files in each format, llama.cpp with and without flash attention. Peers that are not installed are named and left out
-(benchmarks/install_peers.sh). A random model of the same size decodes in ternary and in 4 bits. ``--large``: also a
-model of 1.1 billion random weights in 4 bits.
+at once; peak memory; from the shell to the first token; vectors of sentences by MiniLM (embedding.py). Every engine at
+its best: llama.cpp and lmworks with the same files in each format, llama.cpp with and without flash attention. Peers
+that are not installed are named and left out (benchmarks/install_peers.sh). A random model of the same size decodes in
+ternary and in 4 bits. ``--large``: also a model of 1.1 billion random weights in 4 bits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import arms
+import embedding
 import inference_files
 import inference_verdicts
 import verdicts
@@ -246,6 +247,10 @@ def main() -> int:
         print(f"{name}: bits per byte " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     lines = inference_verdicts.smollm2(results.rounds, model, results.rates, bits)
     result: dict[str, Any] = {"smollm2": {**vars(results), "likelihoods": bits, "model": vars(model)}}
+    if not given.only:
+        print("\nvectors of sentences by MiniLM", flush=True)
+        result["vectors"] = embedding.measured(given.rounds) if find_spec("sentence_transformers") else {}
+        lines += embedding.verdicts_of(result["vectors"])
     same_size, size = random_models("135 million random weights", inference_files.ternary_files(), given)
     lines += inference_verdicts.ternary(same_size.rounds)
     result["ternary"] = {**vars(same_size), "model": vars(size)}

@@ -134,7 +134,6 @@ def smollm2(
         over = verdicts.median(rounds, fastest, PEAK) - allowed / 1e6
     lines.append(_at_most("peak of memory beyond file and KV cache", over, 150, " MB"))
     lines.append(_first_token(rounds))
-    lines.append(Verdict("vectors of sentences by MiniLM", None, 2.0, why="that is what embedding.py measures"))
     return lines
 
 

@@ -26,13 +26,14 @@ import serving_servers
 import serving_soak
 import serving_verdicts
 from serving_servers import OURS, Server
-from serving_verdicts import ALONE, figures_of
+from serving_verdicts import ALONE, MANY, SPEED, figures_of
 
 HERE = Path(__file__).parent
 ROUNDS, TIMEOUT, FORMAT = 3, 3600.0, "Q4_0"
 CLIENTS = tuple(serving_client.REQUESTS)
 FAR_BEHIND = 0.5
-"""A peer with less than this share of the best peer's tokens/s is not run again: it cannot become the best."""
+"""A peer with less than this share of the best peer's tokens/s at 16 clients is not asked by more, nor run again: it
+cannot become the best."""
 SYSTEM = "Explain in a few sentences what this part of Python's library does, and when one would use it.\n\n"
 LONGEST_PROMPT = 700  # characters of documentation
 
@@ -60,22 +61,30 @@ def prompts(count: int) -> list[str]:
     return texts[:: len(texts) // count][:count]
 
 
-def run_server(server: Server, file: Path, clients: Sequence[int]) -> dict[str, Any]:
-    """The figures of one server, started for it.
+def run_server(server: Server, file: Path, clients: Sequence[int], results: Results) -> dict[str, Any]:
+    """The figures of one server, started for it; more than MANY clients only where it is not far behind.
 
     Raises:
         arms.Failed: it does not start, or an answer is not whole.
     """
+    figures: dict[str, Any] = {}
     with serving_servers.running(server) as (address, process):
-        arguments = [address, server.model, str(file), *map(str, clients)]
-        came = arms.run_arm(HERE / "serving_client.py", arguments, timeout=TIMEOUT)
-        peak = serving_soak.peak_memory(process.pid)
-    return {**figures_of(came, tokenizer()), "peak_mb": peak / 1e6}
+        for count in clients:
+            arguments = [address, server.model, str(file), str(count)]
+            came = arms.run_arm(HERE / "serving_client.py", arguments, timeout=TIMEOUT)
+            figures |= figures_of({str(count): came}, tokenizer())
+            best = serving_verdicts.best_speed(results.rounds, count)
+            is_behind = figures[SPEED.format(count)] < FAR_BEHIND * best
+            if server.name != OURS and count >= MANY and is_behind:
+                print(f"{server.name}: no more than {count} clients, as it is far behind the best peer", flush=True)
+                break
+        figures["peak_mb"] = serving_soak.peak_memory(process.pid) / 1e6
+    return figures
 
 
-def run_alone(model: Path, file: Path, clients: Sequence[int]) -> dict[str, Any]:
+def run_alone(model: Path, file: Path) -> dict[str, Any]:
     """The figures of the engine with the prompts of one client, in a process of its own."""
-    numbers = serving_client.levels(json.loads(file.read_text(encoding="utf-8")), clients)[1]
+    numbers = serving_client.levels(json.loads(file.read_text(encoding="utf-8")))[1]
     arguments = [str(model), str(file), str(numbers.start), str(numbers.stop)]
     came = arms.run_arm(HERE / "serving_alone.py", arguments, timeout=TIMEOUT)
     return figures_of({"1": came}, tokenizer())
@@ -93,22 +102,20 @@ def tokenizer() -> Any:
 def take_turns(
     model: Path, chosen: Sequence[Server], file: Path, clients: Sequence[int], rounds: int, results: Results
 ) -> None:
-    """The engine alone and every server once a round; a server that fails or is far behind is left out from then on."""
-    left: set[str] = set()
+    """The engine alone and every server once a round; one that fails or is far behind is left out from then on."""
     for number in range(rounds):
         label = f"round {number + 1}/{rounds}"
         if 1 in clients:
-            _keep(results, ALONE, run_alone(model, file, clients), label)
+            _keep(results, ALONE, run_alone(model, file), label)
         for server in chosen:
-            if server.name in results.faults or server.name in left:
+            if server.name in results.faults or (number and server.name in serving_verdicts.incomplete(results.rounds)):
                 continue
             try:
-                _keep(results, server.name, run_server(server, file, clients), label)
+                _keep(results, server.name, run_server(server, file, clients, results), label)
             except arms.Failed as fault:
                 results.faults[server.name] = str(fault)
                 results.rounds.pop(server.name, None)
                 print(f"{label}  {server.name:<46} failed: {fault}", flush=True)
-        left |= set(serving_verdicts.far_behind(results.rounds, FAR_BEHIND, max(clients)))
 
 
 def _keep(results: Results, name: str, figures: dict[str, Any], label: str) -> None:

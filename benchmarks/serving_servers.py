@@ -7,7 +7,6 @@ attention is an arm of its own. transformers' own server batches continuously or
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -45,12 +44,14 @@ class Server:
         name: the server first.
         command: with ``{port}`` where the port stands.
         model: as requests call it.
+        ready: a path that answers with status 200 once it can be asked.
         variables: of its environment, beside the present ones.
     """
 
     name: str
     command: tuple[str, ...]
     model: str
+    ready: str = "/v1/models"
     variables: tuple[tuple[str, str], ...] = ()
 
 
@@ -76,9 +77,9 @@ def servers(file: Path, folder: Path) -> list[Server]:
         if arms.worth_running(precision):
             command = (*theirs, "--dtype", precision)
             name = f"{TRANSFORMERS} {precision}"
-            listed.append(Server(name, command, str(folder), offline))
+            listed.append(Server(name, command, str(folder), "/health", offline))
             batching = (*command, "--continuous-batching")
-            listed.append(Server(f"{name}, continuous batching", batching, str(folder), offline))
+            listed.append(Server(f"{name}, continuous batching", batching, str(folder), "/health", offline))
     return [server for server in listed if not lacking(server.name)]
 
 
@@ -95,7 +96,7 @@ def missing() -> list[str]:
 
 @contextmanager
 def running(server: Server) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Start a server and wait until it lists its models; its ``HOST:PORT`` and process.
+    """Start a server and wait until it can be asked; its ``HOST:PORT`` and process.
 
     Raises:
         arms.Failed: it ended, or did not answer in time; with the end of what it printed.
@@ -122,8 +123,7 @@ def _wait(server: Server, process: subprocess.Popen[bytes], port: int, log: temp
     end = time.monotonic() + START_LIMIT
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as answer:
-                json.load(answer)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{server.ready}", timeout=5):
                 return
         except (urllib.error.URLError, OSError, ValueError):
             if process.poll() is not None or time.monotonic() > end:

@@ -19,6 +19,8 @@ from serving_servers import Server, running
 
 HERE = Path(__file__).parent
 CLIENTS, TIMEOUT, SECONDS = 64, 3600.0, 1.0  # clients at once; seconds between two looks at the memory
+KEPT = 5
+"""Minutes from which a result is kept."""
 
 
 def soak(server: Server, model: Path, file: Path, minutes: float) -> int:
@@ -42,7 +44,10 @@ def soak(server: Server, model: Path, file: Path, minutes: float) -> int:
     print("\nasked and reached", *[line.line() for line in lines], sep="\n")
     asked = [{**vars(line), "reached": line.reached} for line in lines]
     kept = {"minutes": minutes, "clients": CLIENTS, "answers": len(came["answers"]), "seconds": came["seconds"]}
-    arms.keep("serving-soak", {**kept, "memory_mb": megabytes, "asked": asked})
+    if minutes < KEPT:
+        print(f"not written: less than {KEPT} minutes")
+    else:
+        arms.keep("serving-soak", {**kept, "memory_mb": megabytes, "asked": asked})
     return int(not all(line.reached for line in lines))
 
 

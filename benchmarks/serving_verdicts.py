@@ -42,11 +42,16 @@ def figures_of(came: Mapping[str, Mapping[str, Any]], tokenizer: Any) -> dict[st
     return figures
 
 
-def far_behind(rounds: Rounds, share: float, clients: int) -> list[str]:
-    """Peers with less than this share of the best peer's tokens a second."""
+def best_speed(rounds: Rounds, clients: int) -> float:
+    """The best peer's tokens a second with so many clients; 0 where none was measured."""
     key = SPEED.format(clients)
-    speeds = {name: verdicts.median(rounds, name, key) for name in peers(rounds) if key in rounds[name][0]}
-    return [name for name, speed in speeds.items() if speed < share * max(speeds.values())]
+    return max((verdicts.median(rounds, name, key) for name in peers(rounds) if key in rounds[name][0]), default=0.0)
+
+
+def incomplete(rounds: Rounds) -> list[str]:
+    """The peers that were asked by fewer clients than another one."""
+    counts = {name: sum("tokens_per_second" in key for key in rounds[name][0]) for name in peers(rounds)}
+    return [name for name, count in counts.items() if count < max(counts.values())]
 
 
 def peers(rounds: Rounds) -> list[str]:

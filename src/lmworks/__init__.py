@@ -4,8 +4,8 @@ The public names, each imported when it is first used: load opens any model (a L
 export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
 measures which way to adapt a model is worth it, ladder compares the models of history within a time, share publishes
-the model of a run with its card, word_vectors opens a file of word vectors. What a person can correct is raised as
-InputError.
+the model of a run with its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must
+look like. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
     from lmworks.comparisons.comparison_api import compare as compare
     from lmworks.comparisons.ladder_api import ladder as ladder
+    from lmworks.generate.grammar import Grammar as Grammar
     from lmworks.language_model.export import export_gguf as export_gguf
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lmworks.sharing.share import share as share
 
 __all__ = [
+    "Grammar",
     "InputError",
     "LanguageModel",
     "WordVectors",
@@ -54,6 +56,7 @@ for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPAC
     os.environ.setdefault(_name, str(_shapes))
 
 _HOMES = {
+    "Grammar": ("lmworks.generate.grammar", "Grammar"),
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),

@@ -96,19 +96,32 @@ def chunked(*parts: bytes) -> bytes:
         (HEAD + b"\r\n" + FIRST + LAST, "a b", ""),
         (chunked(FIRST[:9], FIRST[9:] + LAST[:20], LAST[20:]) + b"0\r\n\r\n", "a b", ""),
         (HEAD + b"\r\n" + FIRST, "a b", "without a finish reason"),
-        (chunked(FIRST), "a b", "ValueError"),
-        (chunked(FIRST)[:-9], "", "IncompleteReadError"),
+        (chunked(FIRST), "a b", "the stream broke off"),
+        (chunked(FIRST)[:-9], "", "the stream broke off"),
         (HEAD + b"\r\n" + FIRST + b'data: {"error": {"message": "full"}}\n\n', "a b", "the stream says"),
         (b"HTTP/1.1 429 Too Many\r\n\r\nlater", "", "status 429: later"),
-        (b"", "", "IncompleteReadError"),
+        (b"", "", "there was no answer"),
     ],
 )
 def test_streams_are_read_to_their_end_and_broken_ones_are_seen(answer, text, fault) -> None:
     with answering(answer) as address:
-        got = asyncio.run(serving_client.ask(address, "m", "prompt", 3))
+        got = serving_client.answer_of(asyncio.run(serving_client.send(address, "m", "prompt", 3)))
     assert (got.text, got.prompt) == (text, 3)
     assert fault in got.fault
     assert bool(got.fault) == bool(fault)
+
+
+def test_pieces_have_the_time_at_which_they_were_whole() -> None:
+    async def stream() -> serving_client.Stream:
+        return serving_client.Stream(0, b"")
+
+    got = asyncio.run(stream())
+    whole = chunked(FIRST, FIRST, LAST) + b"0\r\n\r\n"
+    middle = whole.index(FIRST) + 9
+    got.parts = [(got.begin + 1.0, whole[:middle]), (got.begin + 3.0, whole[middle:-9]), (got.begin + 4.0, whole[-9:])]
+    answer = serving_client.answer_of(got)
+    assert (answer.first, answer.gaps, answer.fault) == (pytest.approx(3.0), [0.0], "")
+    assert answer.text == "a ba b"
 
 
 def level(seconds: float, *texts: str, gap: float = 0.02) -> dict[str, Any]:
@@ -141,14 +154,16 @@ def test_what_was_asked_is_judged_beside_the_best_peer_and_the_engine_alone() ->
         OURS: rounds(one=96, many=300),
         "llama.cpp server": rounds(one=80, many=90),
         "llama.cpp server, flash attention": rounds(one=70, many=110),
-        "transformers serve float32": rounds(one=20, many=20)[:1],
+        "transformers serve float32": [{"tokens_per_second_1": 20.0}],
     }
     many, one = serving_verdicts.verdicts_of(all_rounds)
     assert many.measured == pytest.approx(300 / 110)
     assert many.reached
     assert "flash attention" in many.name
     assert (one.measured, one.reached) == (pytest.approx(0.96), True)
-    assert serving_verdicts.far_behind(all_rounds, 0.5, 16) == ["transformers serve float32"]
+    assert serving_verdicts.incomplete(all_rounds) == ["transformers serve float32"]
+    assert serving_verdicts.best_speed(all_rounds, 16) == pytest.approx(110 * 0.75)
+    assert serving_verdicts.best_speed(all_rounds, 4) == 0
     lines = serving_verdicts.table(all_rounds, (1, 16))
     assert sum(line.startswith("llama.cpp server ") for line in lines) == 2
     unmeasured = serving_verdicts.verdicts_of({})
@@ -176,7 +191,7 @@ def test_a_soak_sees_lost_mixed_and_truncated_answers_and_growing_memory() -> No
 def test_each_prompt_is_asked_once_and_differs_from_the_others() -> None:
     texts = serving.prompts(1 + sum(serving_client.REQUESTS.values()))
     assert len(set(texts)) == len(texts)
-    numbers = [n for level in serving_client.levels(texts, list(serving_client.REQUESTS)).values() for n in level]
+    numbers = [n for level in serving_client.levels(texts).values() for n in level]
     assert numbers == list(range(1, len(texts)))
     with pytest.raises(SystemExit, match="prompts are needed"):
-        serving_client.levels(texts[:5], [1])
+        serving_client.levels(texts[:5])

@@ -52,7 +52,7 @@ def test_sentences_are_compared(encoder, capsys):
 
 def test_vectors_are_compared_and_written(encoder, capsys, tmp_path, monkeypatch):
     texts = ("i love tea", "my cat")
-    vectors = lmworks.load(encoder).embed(texts)
+    vectors = lmworks.load(encoder).prepare().embed(texts)
     shown = messages(capsys, "embed", *texts, "--model", encoder, "--out", tmp_path / "v.npy")
     assert "shape: (2, 32)" in shown
     assert f"{float(vectors[0] @ vectors[1]):.3f}" in shown

@@ -54,7 +54,7 @@ def test_the_public_names_are_offered_lazily():
 
     functions = {"compare", "export_gguf", "ladder", "load", "plan", "pretrain", "report", "resume", "tune"}
     functions |= {"share", "word_vectors"}
-    names = {"InputError", "LanguageModel", "WordVectors", "__version__", *functions}
+    names = {"Grammar", "InputError", "LanguageModel", "WordVectors", "__version__", *functions}
     assert names == set(lmworks.__all__) <= set(dir(lmworks))
     assert all(callable(getattr(lmworks, name)) for name in names - {"__version__"})
     assert issubclass(lmworks.InputError, Exception)

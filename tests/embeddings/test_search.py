@@ -101,7 +101,7 @@ def test_the_commands_print_places_figures_and_cosines(model, tmp_path, capsys):
     (tmp_path / "qrels.tsv").write_text("q\ta\t1\n")
     result = json.loads(printed("search", "--evaluate", tmp_path, "--json"))
     assert result["figures"]["nDCG@10"]["value"] == 1.0
-    vectors = model.embed(["my cat", "tea"], normalize=True)
+    vectors = lmworks.load(model.source).prepare().embed(["my cat", "tea"], normalize=True)
     assert printed("similar", "my cat", "tea") == f"cosine {float(vectors[0] @ vectors[1]):.4f}\n"
     table = printed("similar", "--word", "tea", "i love tea", "fresh tea").splitlines()
     assert [line.split("  ")[0] for line in table[2:]] == ["embedding layer", "block 1", "block 2"]

@@ -64,11 +64,12 @@ def test_a_file_becomes_a_table_of_texts_places_and_vectors(encoder, tmp_path, c
     assert table.column("place").to_pylist() == [f"{data}:{line}" for line in (2, 3, 4)]
     assert table.schema.field("vector").type.list_size == 32
     texts = table.column("text").to_pylist()
-    expected = lmworks.load(encoder).embed(texts, "lasttoken", normalize=False)
+    prepared = lmworks.load(encoder).prepare()
+    expected = prepared.embed(texts, "lasttoken", normalize=False)
     assert np.array_equal(np.array(table.column("vector").to_pylist(), dtype=np.float32), expected.numpy())
     assert json.loads(table.schema.metadata[b"lmworks"])["pooling"] == "lasttoken"
     assert main(["embed", str(encoder), str(data), "--out", str(tmp_path / "v.npy"), "--pooling", "cls"]) == 0
-    assert np.allclose(np.load(tmp_path / "v.npy"), lmworks.load(encoder).embed(texts, "first"))
+    assert np.allclose(np.load(tmp_path / "v.npy"), prepared.embed(texts, "first"))
 
 
 def test_nothing_is_written_when_a_row_cannot_be_read(encoder, tmp_path, capsys):

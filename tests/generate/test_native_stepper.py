@@ -122,6 +122,9 @@ def test_logits_are_those_of_the_network(changes, instruction_set):
             stepper.step([step, 4, 5, 6])
         check()
     for stepper in (ours, theirs):
+        stepper.append([[1], [2, 3, 4], [5, 6], [7]])
+    check()
+    for stepper in (ours, theirs):
         stepper.keep([2, 0, 0, 3])
         stepper.step([7, 8, 9, 10])
         stepper.add([RowStart([1, 2, 3])])

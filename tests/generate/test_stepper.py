@@ -111,6 +111,33 @@ def test_rows_are_kept_in_any_order_and_more_than_once(network):
     np.testing.assert_allclose(stepper.logits[0].numpy(), alone(network, PROMPTS[1], 1)[1][0], atol=2e-4, rtol=1e-4)
 
 
+def test_several_tokens_at_once_give_what_they_give_one_by_one(network):
+    """Rows get different numbers of tokens; afterwards single ones follow, and a row leaves."""
+    added = [[7, 8, 9], [4], [30, 31]]
+    stepper = TorchStepper(network)
+    stepper.prefill([as_prompt(stepper, prompt) for prompt in PROMPTS[:3]])
+    stepper.append(added)
+    appended = stepper.logits
+    assert stepper.usage.completion_tokens == 6
+    stepper.step([1, 2, 3])
+    stepper.keep([2, 0])
+    stepper.append([[11], [12, 13]])
+    following = stepper.logits
+    assert stepper.lengths == [len(PROMPTS[2]) + 4, len(PROMPTS[0]) + 6] or stepper.has_encoder
+    last = {0: [1, 12, 13], 2: [3, 11]}
+    for row, tokens in enumerate(added):
+        alone = TorchStepper(network)
+        alone.prefill([as_prompt(alone, PROMPTS[row])])
+        for token in tokens:
+            alone.step([token])
+        np.testing.assert_allclose(appended[row].numpy(), alone.logits[0].numpy(), atol=2e-4, rtol=1e-4)
+        for token in last.get(row, ()):
+            alone.step([token])
+        if row in last:
+            place = [2, 0].index(row)
+            np.testing.assert_allclose(following[place].numpy(), alone.logits[0].numpy(), atol=2e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("layer", ["rnn", "gru", "lstm"])
 def test_the_state_of_a_recurrent_network_is_what_reading_the_whole_text_gives(layer: str) -> None:
     torch.manual_seed(3)
@@ -165,9 +192,12 @@ class Bigrams:
         self.usage.prompt_tokens += sum(len(prompt.ids) for prompt in prompts)
 
     def step(self, tokens: Sequence[int]) -> None:
-        for row, token in zip(self.rows, tokens, strict=True):
-            row.append(token)
-        self.usage.completion_tokens += len(tokens)
+        self.append([[token] for token in tokens])
+
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        for row, added in zip(self.rows, tokens, strict=True):
+            row.extend(added)
+        self.usage.completion_tokens += sum(map(len, tokens))
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows = [list(self.rows[row]) for row in rows]

@@ -4,6 +4,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_tokenizers import byte_level, sentencepiece
 
 from lmworks.generate.text import TextBuilder
 from lmworks.text.tokenizer import Tokenizer
@@ -52,3 +53,20 @@ def test_a_stop_string_ends_the_text_before_it(text, stop):
 @pytest.mark.parametrize(("text", "stop", "wanted"), [("one END two", ["END"], "one "), ("EN", ["END"], "EN")])
 def test_examples(text, stop, wanted):
     assert "".join(pieces_of(text, stop)) == wanted
+
+
+@pytest.mark.parametrize("text", ["é\U0001f600漢\U0001f600é", "x漢漢漢y", "\U0001f600 \U0001f600"])
+def test_characters_whose_bytes_are_tokens_of_sentencepiece_are_whole(text):
+    tokenizer = sentencepiece()
+    builder = TextBuilder(tokenizer, [])
+    pieces = [builder.add(token) for token in tokenizer.encode(text, after="x")]
+    assert "".join([*pieces, builder.finish()]) == text
+    assert "\ufffd" not in "".join(pieces)
+
+
+@pytest.mark.parametrize(("keep_special", "wanted"), [(False, "a b"), (True, "a<|eot|> b")])
+def test_special_tokens_are_left_out_or_written_by_their_names(keep_special, wanted):
+    tokenizer = byte_level()
+    builder = TextBuilder(tokenizer, [], keep_special)
+    pieces = [builder.add(token) for token in tokenizer.encode("a<|eot|> b")]
+    assert "".join([*pieces, builder.finish()]) == wanted

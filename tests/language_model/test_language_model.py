@@ -157,7 +157,8 @@ class TestOtherKinds:
         assert fast.generate(text, max_tokens=8) == both.generate(text, max_tokens=8)
         quick = lmworks.load(encoder.save(tmp_path / "encoder")).prepare(precision)
         assert quick.fill("i love ___") == encoder.fill("i love ___")
-        torch.testing.assert_close(quick.embed(text), encoder.embed(text))
+        share = 1e-5 if precision == "float32" else 0.02
+        torch.testing.assert_close(quick.embed(text), encoder.embed(text), atol=share, rtol=0)
 
 
 class TestRealModel:

@@ -117,5 +117,5 @@ def test_the_token_is_not_logged(studio, caplog):
         assert studio.ask("GET", f"/studio?token={TOKEN}")[0] == 200
         assert studio.ask("GET", f"{API}?token={TOKEN}")[0] == 200
     records = [record for record in caplog.records if record.name == LOGGER]  # uvicorn's own is off outside of pytest
-    assert len(records) == 2
+    assert len(records) >= 2
     assert TOKEN not in "".join(f"{record.getMessage()} {vars(record)}" for record in records)

@@ -99,11 +99,11 @@ class Page:
         """Send a message and wait for the answers."""
         self.ready()
         self.one(".composer textarea").send_keys(text, Keys.ENTER)
-        self.wait(lambda: text in self.all(".asked .text")[-1].text)
+        self.wait(lambda: text.strip() in self.all(".asked .text")[-1].text)
         self.done()
 
     def done(self) -> None:
-        self.wait(lambda: not self.all('[aria-busy="true"]') and not self.all(".composer .row button:not(.primary)"))
+        self.wait(lambda: not self.all('[aria-busy="true"]') and not self.all("[data-key='stop']"))
 
     def set(self, name: str, value: Any) -> None:
         """A setting of the sampling."""
@@ -292,7 +292,7 @@ def test_a_script_of_a_model_or_a_person_does_nothing(studio, page):
     page.set("temperature", 0)
     page.set("max_tokens", 3 * len(SCRIPT))
     page.say("page 1: ")
-    assert "<script>document.title" in page.one(".answer .body").text
+    assert "<script>" in page.one(".answer .body").text
     page.button("Tokens").click()
     page.one(".token")
     page.say(SCRIPT)
@@ -308,7 +308,7 @@ def test_a_script_of_a_model_or_a_person_does_nothing(studio, page):
     drawn = page.browser.execute_async_script(
         "const [texts, done] = arguments; import('/studio/page/markdown.js').then(({ markdown }) => {"
         "const made = texts.map(markdown); document.body.append(...made);"
-        "setTimeout(() => done(made.map((m) => [m.textContent, m.querySelectorAll('script,img,iframe,[onerror]').length,"
+        "setTimeout(() => done(made.map((m) => [m.textContent, m.querySelectorAll('script,img,iframe,[onerror]').length,"  # noqa: E501
         "[...m.querySelectorAll('a')].map((a) => a.protocol)])), 300); });",
         texts,
     )
@@ -370,7 +370,7 @@ def test_a_page_of_another_site_reaches_nothing(studio, page, tmp_path):
         try:
             page.browser.get(f"http://127.0.0.1:{other.server_address[1]}/")
             page.wait(lambda: page.browser.title != "evil")
-            assert page.browser.title == "refused,refused,opaque,opaque"  # opaque: sent, and unreadable
+            assert page.browser.title == "refused,refused,refused,refused"
             page.browser.switch_to.frame(page.one("iframe"))
             assert not page.all("#tabs a")
             page.browser.switch_to.default_content()
@@ -470,7 +470,11 @@ def test_dark_and_light_follow_the_system_or_the_switch(studio, page):
 
 CONTRAST = """
 const luminance = (text) => {
-  const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
+  const scale = text.startsWith("color(srgb") ? 1 : 255;
+  const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map((v) => {
+    v /= scale;
+    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  });
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 const behind = (node) => {
@@ -482,9 +486,11 @@ const behind = (node) => {
 };
 const low = [];
 for (const node of document.querySelectorAll("body *")) {
-  if (!node.getClientRects().length || node.disabled || ![...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim())) continue;
+  if (!node.getClientRects().length || node.disabled) continue;
+  if (![...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim())) continue;
   const [one, two] = [luminance(getComputedStyle(node).color), luminance(behind(node))].sort((a, b) => b - a);
-  if ((one + 0.05) / (two + 0.05) < 4.5) low.push(node.textContent.trim().slice(0, 40) + ` ${((one + 0.05) / (two + 0.05)).toFixed(2)}`);
+  const ratio = (one + 0.05) / (two + 0.05);
+  if (ratio < 4.5) low.push(`${node.textContent.trim().slice(0, 40)} ${ratio.toFixed(2)}`);
 }
 return low;
 """

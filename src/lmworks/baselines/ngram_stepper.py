@@ -57,9 +57,13 @@ class NgramStepper:
 
     def step(self, tokens: Sequence[int]) -> None:
         """Append one token to each row."""
-        for row, token in zip(self._rows, tokens, strict=True):
-            row.append(token)
-        self.usage.completion_tokens += len(tokens)
+        self.append([[token] for token in tokens])
+
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Append one token or more to each row."""
+        for row, added in zip(self._rows, tokens, strict=True):
+            row.extend(added)
+        self.usage.completion_tokens += sum(map(len, tokens))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order and as often as they are named."""

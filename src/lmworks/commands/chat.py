@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, nearest, parse_overrides
 from lmworks.baselines.eliza import Eliza, is_eliza
-from lmworks.commands.generate import add_options, as_list, explain_stop, note_format
+from lmworks.commands.generate import add_options, as_list, explain_stop, grammar_of, note_format
 from lmworks.commands.opening import open_writer
 
 if TYPE_CHECKING:
     from lmworks.data.prompts import Prompt
+    from lmworks.generate.grammar import Grammar
     from lmworks.generate.sampling import SamplingSettings
     from lmworks.generate.text import TextStream
     from lmworks.language_model.model import LanguageModel
@@ -54,10 +55,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if is_eliza(args.model):
         return _talk_with_eliza(args, rest)
     settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
+    grammar = grammar_of(args)
     model = open_writer(args)
     model.check_writes()
     note_format(model, args.raw)
-    conversation = Conversation(model, settings, args.system, args.raw)
+    conversation = Conversation(model, settings, args.system, args.raw, grammar)
     if not (args.ask or args.held_out):
         return _talk(conversation)
     for question in args.ask or []:
@@ -74,8 +76,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 class Conversation:
     """What was said, and the model that answers."""
 
-    def __init__(self, model: TextMethods, settings: SamplingSettings, system: str | None, raw: bool) -> None:
-        self.model, self.raw, self.settings = model, raw, settings
+    def __init__(
+        self,
+        model: TextMethods,
+        settings: SamplingSettings,
+        system: str | None,
+        raw: bool,
+        grammar: Grammar | None = None,
+    ) -> None:
+        self.model, self.raw, self.settings, self.grammar = model, raw, settings, grammar
         self._system = [{"role": "system", "content": system}] if system else []
         self.messages = list(self._system)
 
@@ -90,7 +99,8 @@ class Conversation:
             InputError: it cannot be answered, for instance because the context is full.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
-        stream = self.model.chat(messages, stream=True, raw=self.raw, **self.settings.model_dump())
+        options = self.settings.model_dump()
+        stream = self.model.chat(messages, stream=True, raw=self.raw, grammar=self.grammar, **options)
         answer = _print_answer(self.model, stream, self.settings.num_beams)
         if answer:
             self.messages = [*messages, {"role": "assistant", "content": answer}]
@@ -113,7 +123,19 @@ class ElizaConversation:
 
 def _talk_with_eliza(args: argparse.Namespace, rest: list[str]) -> int:
     """Talk with ELIZA; refuse options of models."""
-    given = [name for name in ("system", "held_out", "base", "backend", "kv_cache", "raw") if getattr(args, name, None)]
+    names = (
+        "system",
+        "held_out",
+        "base",
+        "backend",
+        "kv_cache",
+        "raw",
+        "json_object",
+        "json_schema",
+        "regex",
+        "choices",
+    )
+    given = [name for name in names if getattr(args, name, None)]
     if given or rest:
         option = f"--{given[0].replace('_', '-')}" if given else rest[0].split("=")[0]
         raise InputError("eliza answers by rules, and has no such option", option, "leave it out: lmworks chat eliza")

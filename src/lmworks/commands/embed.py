@@ -11,13 +11,14 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, shorten
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
-from lmworks.commands.opening import add_base, open_model
+from lmworks.commands.opening import add_backend, add_base, open_encoder
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
 
     from lmworks.embeddings.vectors import Vectors
     from lmworks.language_model.model import LanguageModel
+    from lmworks.language_model.native_encoder import NativeEncoder
 
 DEFAULT = "minilm-l6"
 POOLINGS = ("mean", "cls", "last", "first", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean", "none")
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="then all that stands before are texts")
     add_base(parser)
+    add_backend(parser)
     add_pooling(parser, ("none",))
     parser.add_argument("--json", action="store_true", help="print the vectors as JSON")
     parser.add_argument("--out", metavar="F", help="write F.npy for numpy.load, or F.parquet with text and place")
@@ -86,7 +88,7 @@ def _embed_file(args: argparse.Namespace, rest: list[str]) -> int:
         rows = read_texts(source, settings)
     for note in rows.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = open_model(args)
+    model = open_encoder(args)
     if args.pooling == "none":
         return _print_tokens(model, rows.texts, args)
     vectors = embed_with_progress(model, rows.texts, args)
@@ -99,7 +101,7 @@ def _embed_file(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def embed_with_progress(model: LanguageModel, texts: list[str], args: argparse.Namespace) -> Vectors:
+def embed_with_progress(model: LanguageModel | NativeEncoder, texts: list[str], args: argparse.Namespace) -> Vectors:
     """Vectors of texts, with a progress bar; on standard error how they were made, what was cut, and how fast."""
     from lmworks.embeddings.vectors import embed_texts
     from lmworks.evaluate.progress import listening
@@ -125,11 +127,9 @@ def _embed_texts(args: argparse.Namespace) -> int:
     texts = [line for text in args.words for line in _lines(text)]
     if not texts:
         raise InputError("there is no text", "standard input", "give one, as in: echo 'The sky is blue.'")
-    model = open_model(args)
+    model = open_encoder(args)
     if args.pooling == "none":
         return _print_tokens(model, texts, args)
-    import torch
-
     from lmworks.embeddings.vectors import write_embeddings
 
     vectors = embed_with_progress(model, texts, args)
@@ -141,7 +141,7 @@ def _embed_texts(args: argparse.Namespace) -> int:
         about = {"model": args.model, "pooling": vectors.pooling.describe()}
         print(f"written: {write_embeddings(args.out, vectors, texts, places, about)}")
     if len(texts) > 1:
-        print_cosines(texts, torch.from_numpy(vectors.matrix))
+        print_cosines(texts, vectors.matrix)
     return 0
 
 
@@ -153,28 +153,29 @@ def _print_json(texts: list[str], vectors: Vectors, places: list[str] | None) ->
     return 0
 
 
-def _print_tokens(model: LanguageModel, texts: list[str], args: argparse.Namespace) -> int:
+def _print_tokens(model: LanguageModel | NativeEncoder, texts: list[str], args: argparse.Namespace) -> int:
     """A vector for each token: their shapes and tokens, or as JSON the vectors."""
-    from lmworks.generate.embed import pooling_of, states_of, text_ids
+    from lmworks.generate.text_vectors import pooling_of, text_ids, token_vectors
 
     pooling = pooling_of("none", args.normalize, model.pooling)
-    ids, _ = text_ids(model.network, model.tokenizer, texts, pooling, args.max_tokens)
-    states_of_texts = states_of(model.network.eval(), ids, pooling.normalize)
+    states = model.text_states()
+    ids, _ = text_ids(states.context, model.tokenizer, texts, pooling, args.max_tokens)
+    vectors = token_vectors(states, ids, pooling.normalize)
     if args.json:
-        rows = [{"text": text, "vector": states.tolist()} for text, states in zip(texts, states_of_texts, strict=True)]
+        rows = [{"text": text, "vector": own.tolist()} for text, own in zip(texts, vectors, strict=True)]
         print(json.dumps(rows, ensure_ascii=False))
         return 0
-    for text, row, states in zip(texts, ids, states_of_texts, strict=True):
-        print(f"{tuple(states.shape)}  {shorten(text, WIDTH)}")
+    for text, row, own in zip(texts, ids, vectors, strict=True):
+        print(f"{own.shape}  {shorten(text, WIDTH)}")
         print("  " + " | ".join(model.tokenizer.piece(token) for token in row))
     return 0
 
 
-def print_cosines(texts: list[str], vectors: torch.Tensor) -> None:
+def print_cosines(texts: list[str], vectors: np.ndarray) -> None:
     """A table with the cosine of each two texts; vectors (n, E) of any length."""
-    from torch.nn import functional
+    from lmworks.generate.text_vectors import normalized
 
-    unit = functional.normalize(vectors, dim=-1)
+    unit = normalized(vectors)
     cosines = (unit @ unit.T).tolist()
     headers = ["", "text", *(str(number) for number in range(1, len(texts) + 1))]
     rows = [

@@ -7,14 +7,17 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
+from lmworks.base.json_file import read_json
 from lmworks.base.settings import Settings, build, describe, parse_overrides
 from lmworks.commands.opening import add_backend, add_base, add_kv_cache, open_writer
 
 if TYPE_CHECKING:
+    from lmworks.generate.grammar import Grammar
     from lmworks.generate.text import Reply
     from lmworks.language_model.text_methods import TextMethods
 
@@ -23,6 +26,11 @@ or to label texts is asked in the words of that run."""
 
 
 WIDTH = 100  # columns of the help
+GRAMMARS = (
+    ("--json-schema", "FILE", "write JSON that the schema in this file describes"),
+    ("--regex", "EXPRESSION", "write a text that this regular expression matches (syntax: Rust's regex crate)"),
+    ("--choices", "A,B", "write one of these texts, between commas"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +56,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out the prompt that the model was trained with: read texts as they are",
     )
+    grammar = parser.add_mutually_exclusive_group()
+    grammar.add_argument("--json-object", action="store_true", help="write any JSON object")
+    for name, value, text in GRAMMARS:
+        grammar.add_argument(name, metavar=value, help=text)
 
 
 def option_lines(settings: type[Settings]) -> list[str]:
@@ -60,6 +72,25 @@ def option_lines(settings: type[Settings]) -> list[str]:
             f"{row.help}{default}", WIDTH, initial_indent=f"  {option:<32}", subsequent_indent=" " * 34
         )
     return lines
+
+
+def grammar_of(args: argparse.Namespace) -> Grammar | None:
+    """What the options say a text must look like.
+
+    Raises:
+        InputError: the file of the schema cannot be read, or there is no choice.
+    """
+    from lmworks.generate.grammar import Grammar
+
+    if args.json_object:
+        return Grammar.json_object("--json-object")
+    if args.json_schema is not None:
+        return Grammar.json_schema(read_json(Path(args.json_schema)), args.json_schema)
+    if args.regex is not None:
+        return Grammar.regex(args.regex, "--regex")
+    if args.choices is not None:
+        return Grammar.choices([text.strip() for text in args.choices.split(",")], "--choices")
+    return None
 
 
 def note_format(model: TextMethods, raw: bool) -> None:
@@ -103,6 +134,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.generate.sampling import SamplingSettings
 
     settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
+    grammar = grammar_of(args)
     prompts = args.prompt or ["-"]
     prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     if not all(prompts):
@@ -110,14 +142,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     model = open_writer(args)
     note_format(model, args.raw)
     if len(prompts) == 1:
-        stream = model.generate(prompts[0], stream=True, raw=args.raw, **settings.model_dump())
+        stream = model.generate(prompts[0], stream=True, raw=args.raw, grammar=grammar, **settings.model_dump())
         for piece in stream:
             print(piece, end="", flush=True)
         print(flush=True)
         assert stream.reply is not None
         explain_stop(model, [stream.reply], settings.num_beams)
         return 0
-    replies = model.complete(prompts, settings, raw=args.raw)
+    replies = model.complete(prompts, settings, raw=args.raw, grammar=grammar)
     asks = model.input_format is not None and model.input_format.has_prompt and not args.raw
     continues = model.architecture == "decoder" and not asks
     for prompt, reply in zip(prompts, replies, strict=True):

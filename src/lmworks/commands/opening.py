@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
+    from lmworks.language_model.native_encoder import NativeEncoder
     from lmworks.language_model.native_model import NativeModel
 
 
@@ -75,6 +76,36 @@ def _open_native(args: argparse.Namespace) -> LanguageModel | NativeModel:
         _print_notes(model.notes)
         return model
     return _pack(args)
+
+
+def open_encoder(args: argparse.Namespace) -> LanguageModel | NativeEncoder:
+    """The model that the arguments name, for vectors by the backend that they name; notes go to standard error.
+
+    Raises:
+        InputError: there is no such model, or the native engine is asked for and does not compute it.
+    """
+    if args.backend == "torch":
+        return open_model(args)
+    from lmworks.base import machine
+    from lmworks.base.errors import InputError
+    from lmworks.language_model import engine_cache
+
+    cached = engine_cache.open_cached_encoder(args.model) if args.base is None else None
+    if cached is not None:
+        _print_notes(cached.notes)
+        return cached
+    model, fault = open_model(args), "it computes vectors of texts by encoders"
+    notes: list[str] = []
+    if model.architecture == "encoder":
+        precision, reason = machine.choose_precision("auto")
+        fault = model.prepare(precision).encoder_fault
+        notes = [f"matrix products in {reason}", *engine_cache.store_encoder(model)]
+    if fault and args.backend == "native":
+        raise InputError(f"the native engine does not compute this model: {fault}", args.model, "--backend torch")
+    if fault:
+        notes = [f"computed by PyTorch, since the native engine does not compute this model: {fault}"]
+    _print_notes(notes)
+    return model
 
 
 def _open_beside_base(args: argparse.Namespace) -> NativeModel | None:

@@ -8,7 +8,7 @@ import json
 from lmworks.base.errors import InputError
 from lmworks.commands import show
 from lmworks.commands.embed import DEFAULT, add_pooling, print_cosines
-from lmworks.commands.opening import add_base, open_model
+from lmworks.commands.opening import add_backend, add_base, open_encoder, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="+", help="two texts or more")
     parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
     add_base(parser)
+    add_backend(parser)
     parser.add_argument("--word", help="a word that stands in both texts")
     add_pooling(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -34,14 +35,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _texts(args: argparse.Namespace) -> int:
-    import torch
-    from torch.nn import functional
-
     from lmworks.embeddings.vectors import embed_texts
+    from lmworks.generate.text_vectors import normalized
 
-    model = open_model(args)
-    vectors = torch.from_numpy(embed_texts(model, args.text, args.pooling, True, args.max_tokens).matrix)
-    unit = functional.normalize(vectors, dim=-1)
+    unit = normalized(embed_texts(open_encoder(args), args.text, args.pooling, True, args.max_tokens).matrix)
     if args.json:
         print(json.dumps({"texts": args.text, "cosines": (unit @ unit.T).tolist()}, ensure_ascii=False))
     elif len(args.text) == 2:
@@ -54,6 +51,8 @@ def _texts(args: argparse.Namespace) -> int:
 def _word(args: argparse.Namespace) -> int:
     from lmworks.generate.word_states import word_similarity
 
+    if args.backend == "native":
+        raise InputError("the native engine gives no vectors of single layers", "--backend", "leave it out with --word")
     model = open_model(args)
     cosines = word_similarity(model.network, model.tokenizer, args.word, (args.text[0], args.text[1]))
     names = ["embedding layer", *(f"block {number}" for number in range(1, len(cosines)))]

@@ -50,9 +50,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         port = listener.getsockname()[1]
         app = make_studio(service, folders, lambda source: open_served({"": source}, args)[""], token, port)
         address = f"{server.url_of(listener)}{PAGE}?token={token}"
+        listener.listen(server.BACKLOG)  # so that whoever reads the next line can connect
         print(f"studio at {address} (Ctrl-C stops)", flush=True)
         if args.open:
-            listener.listen()  # the browser may come before the server answers
             webbrowser.open(address)
         server.run(server.make_server(app, settings.stop_limit), listener)
     return 0

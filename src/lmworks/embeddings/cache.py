@@ -15,7 +15,7 @@ import torch
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.embeddings.vectors import Vectors, embed_texts
-from lmworks.generate.embed import Pooling, pooling_of
+from lmworks.generate.text_vectors import Pooling, pooling_of
 from lmworks.model.storage import BlockStorage
 from lmworks.model.stored_layers import stored_layers
 from lmworks.train.identity import add_to_hash

@@ -13,7 +13,7 @@ from lmworks.embeddings.cache import cached_vectors
 from lmworks.embeddings.texts import TextRows
 from lmworks.embeddings.vectors import embed_texts
 from lmworks.evaluate.retrieval import RetrievalFigures, retrieval_figures
-from lmworks.generate.embed import Pooling
+from lmworks.generate.text_vectors import Pooling
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel

@@ -1,4 +1,7 @@
-"""Vectors of many texts: by length, with the fastest matrix products of this machine, and their files."""
+"""Vectors of many texts: by length, with the fastest matrix products of this machine, and their files.
+
+Imports no torch where the native engine computes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +20,12 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 from lmworks.evaluate import progress
 from lmworks.families.sentence_pooling import SentencePooling
-from lmworks.generate.embed import Pooling, pooling_of, text_ids, vectors_of
-from lmworks.generate.encode import context_of
-from lmworks.kernels import matmul
-from lmworks.train.arithmetic import evaluation_providers
+from lmworks.generate.native_states import NativeStates
+from lmworks.generate.text_vectors import HiddenStates, Pooling, pooled_vectors, pooling_of, text_ids
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
+    from lmworks.language_model.native_encoder import NativeEncoder
 
 MEASURED_TOKENS = 20_000  # fewer are read sooner than matrix products are measured
 
@@ -49,7 +52,7 @@ class Vectors:
 
 
 def embed_texts(
-    model: LanguageModel,
+    model: LanguageModel | NativeEncoder,
     texts: Sequence[str],
     pooling: Pooling | None = None,
     normalize: bool | None = None,
@@ -70,17 +73,28 @@ def embed_texts(
         raise InputError("texts have unequal numbers of tokens", "pooling", "take mean, cls or last")
     if not texts:
         raise InputError("there is no text", "texts", "give at least one")
-    network = model.network.eval()
-    sentence_pooling = pooling_of(pooling, normalize, model.pooling)
-    limit = max_tokens or sentence_pooling.max_tokens or context_of(network)
+    states, sentence_pooling = model.text_states(), pooling_of(pooling, normalize, model.pooling)
+    limit = max_tokens or sentence_pooling.max_tokens or states.context
     started = time.perf_counter()
-    ids, cut = text_ids(network, model.tokenizer, texts, sentence_pooling, limit)
+    ids, cut = text_ids(states.context, model.tokenizer, texts, sentence_pooling, limit)
     tokens = sum(map(len, ids))
-    measured = model.device.type == "cpu" and tokens >= MEASURED_TOKENS
-    with matmul.providers(evaluation_providers(network) if measured else {}):
+    with _fastest_products(states, tokens):
         progress.begin("texts", len(ids))
-        matrix = vectors_of(network, ids, sentence_pooling, progress.report)
-    return Vectors(matrix.numpy(), sentence_pooling, tokens, cut, limit, time.perf_counter() - started)
+        matrix = pooled_vectors(states, ids, sentence_pooling, progress.report)
+    return Vectors(matrix, sentence_pooling, tokens, cut, limit, time.perf_counter() - started)
+
+
+def _fastest_products(states: HiddenStates, tokens: int) -> AbstractContextManager[None]:
+    """A network on a CPU multiplies many tokens by what is fastest on this machine, which is measured for it."""
+    if isinstance(states, NativeStates) or tokens < MEASURED_TOKENS:
+        return nullcontext()
+    from lmworks.generate.encode import NetworkStates
+    from lmworks.kernels import matmul
+    from lmworks.train.arithmetic import evaluation_providers
+
+    assert isinstance(states, NetworkStates)
+    on_cpu = states.network.device.type == "cpu"
+    return matmul.providers(evaluation_providers(states.network)) if on_cpu else nullcontext()
 
 
 def check_path(path: str | Path) -> Path:

@@ -17,7 +17,8 @@ from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.pseudo_likelihood import STRIDE, hidden_examples
 from lmworks.evaluate.scoring import row_losses
 from lmworks.families.sentence_pooling import SentencePooling
-from lmworks.generate.embed import pooling_of, text_ids, vectors_of
+from lmworks.generate.embed import text_ids, vectors_of
+from lmworks.generate.text_vectors import pooling_of
 from lmworks.model.transformer import Transformer
 from lmworks.text.multiple_choice import ChoiceQuestion
 from lmworks.text.tokenizer import Tokenizer

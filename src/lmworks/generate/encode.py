@@ -1,14 +1,43 @@
-"""Hidden states of whole texts, read without padding; how many tokens a text may have."""
+"""Hidden states of whole texts from a network, read without padding; how many tokens a text may have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
+from lmworks.generate.text_vectors import groups_by_length
 from lmworks.model.transformer import Transformer
 
 ROW_TOKENS = 1024  # tokens of several texts that pass through a network at a time
+
+
+class NetworkStates:
+    """The hidden states of texts behind the interface of generate/text_vectors.py.
+
+    Args:
+        network: of any architecture.
+    """
+
+    def __init__(self, network: Transformer) -> None:
+        self.network = network
+
+    @property
+    def width(self) -> int:
+        """See the interface."""
+        return self.network.config.hidden_size
+
+    @property
+    def context(self) -> int | None:
+        """See the interface."""
+        return context_of(self.network)
+
+    @torch.no_grad()
+    def of_texts(self, texts: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, np.ndarray]]]:
+        """See the interface."""
+        for group in encode_groups(self.network, texts):
+            yield [(index, states.float().cpu().numpy()) for index, states in group]
 
 
 def encode_texts(network: Transformer, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -27,7 +56,7 @@ def encode_groups(network: Transformer, texts: Sequence[Sequence[int]]) -> Itera
     """
     device = network.device
     read = network.encode if network.config.architecture == "encoder-decoder" else network.hidden_states
-    for group in _groups([len(text) for text in texts]):
+    for group in groups_by_length([len(text) for text in texts], ROW_TOKENS):
         sizes = [len(texts[index]) for index in group]
         ids = torch.tensor([token for index in group for token in texts[index]], device=device)[None]
         positions = torch.cat([torch.arange(size, device=device) for size in sizes])[None]
@@ -40,16 +69,3 @@ def context_of(network: Transformer) -> int | None:
     """Tokens that a text may have; None where positions are relative and never end, and in recurrent models."""
     endless = network.config.positions == "relative" or network.config.is_recurrent
     return None if endless else network.max_text_tokens
-
-
-def _groups(sizes: Sequence[int]) -> list[list[int]]:
-    """Indices of texts, those of similar lengths together, as many as a row holds."""
-    groups: list[list[int]] = []
-    free_tokens = 0
-    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        if not groups or sizes[index] > free_tokens:
-            groups.append([])
-            free_tokens = ROW_TOKENS
-        groups[-1].append(index)
-        free_tokens -= sizes[index]
-    return groups

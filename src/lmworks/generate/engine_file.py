@@ -29,7 +29,7 @@ class EngineWeights:
     engine has.
 
     Args:
-        config: the decoder as native/engine.cpp reads it.
+        config: the model as native/engine.cpp reads it.
 
     Attributes:
         engine: of the compiled module.
@@ -63,7 +63,7 @@ class EngineWeights:
             self._arrays[f"{key}.bias"] = bias
 
     def set_vector(self, name: str, values: np.ndarray) -> None:
-        """head_bias (V,) or embed_positions (positions * E,), float32."""
+        """head_bias (V,), embed_positions (positions * E,), or of an encoder embed_tokens (V * E,), float32."""
         self.engine.set_vector(name, values)
         self._arrays[name] = values
 
@@ -130,8 +130,8 @@ def _fill(engine: Any, file: Any, kinds: dict[str, int]) -> None:
     for is_local, table in ROTARY_TABLES.items():
         if f"{table}.cos" in names:
             engine.set_rotary(is_local, *(file.get_tensor(f"{table}.{part}").ravel() for part in ("cos", "sin")))
-    for name in ("head_bias", "embed_positions"):
-        if name in names:
+    for name in ("head_bias", "embed_positions", "embed_tokens"):
+        if name in names and name not in kinds:
             engine.set_vector(name, file.get_tensor(name).ravel())
     for name in sorted(names):
         key, _, part = name.rpartition(".")

@@ -16,6 +16,7 @@ import torch
 from lmworks.base.errors import InputError
 from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.data.spans import sentinels
+from lmworks.generate import text_vectors
 from lmworks.generate.beam import search
 from lmworks.generate.encode import context_of, encode_texts
 from lmworks.generate.sampling import Rules, SamplingSettings
@@ -191,6 +192,4 @@ def _joined(text: str, piece: str) -> str:
 
 
 def check_length(network: Transformer, ids: Sequence[int], name: str) -> None:
-    most = context_of(network)
-    if most is not None and len(ids) > most:
-        raise InputError(f"{name}: {len(ids)} tokens, the model's context holds {most}", hint="give a shorter text")
+    text_vectors.check_length(context_of(network), len(ids), name)

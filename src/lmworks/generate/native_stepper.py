@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,13 @@ class NativeStepper:
         """Append one token to each row."""
         self.usage.completion_tokens += len(tokens)
         self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
+
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Append one token or more to each row, all in one pass over the weights."""
+        numbers = [number for number, row in zip(self._sequences, tokens, strict=True) for _ in row]
+        flat = [token for row in tokens for token in row]
+        self.usage.completion_tokens += len(flat)
+        self.logits = self._compute(numbers, flat, [end - 1 for end in accumulate(map(len, tokens))])
 
     def extend(self, tokens: Sequence[int], logits_to_keep: int | None = None) -> np.ndarray:
         """Append tokens to the only row; (N, V) float32: the logits after the last N of them, ``logits_to_keep``, or

@@ -1,4 +1,4 @@
-"""A decoder's weights, given to the native engine: which networks it can compute, and how their weights get there."""
+"""A network's weights, given to the native engine: which networks it computes, and how their weights get there."""
 
 from __future__ import annotations
 
@@ -61,6 +61,36 @@ def unsupported(network: Transformer) -> str:
     return ""
 
 
+def unsupported_encoder(network: Transformer) -> str:
+    """Why the engine cannot compute the hidden states of texts by this network, as a phrase; empty if it can."""
+    config = network.config
+    if native_module() is None or not hasattr(native_module(), "Engine"):
+        return "there are no native kernels"
+    if network.device.type != "cpu":
+        return f"the model is on {network.device.type}"
+    if config.architecture != "encoder" or config.layer != "attention":
+        return "it computes vectors of texts by encoders with attention"
+    if config.norm_position == "both":
+        return "it computes no encoders with norms on both sides of a layer's parts"
+    if config.positions not in ("rotary", "learned", "none"):
+        return f"it computes no {config.positions} positions"
+    if network.rotary is not None and network.rotary.depends_on_length:
+        return "its positions depend on the length of the text"
+    if config.activation not in NATIVE_ACTIVATIONS:
+        return f"it does not compute the activation {config.activation}"
+    if config.attention_softcap or any(config.window_of(layer) for layer in range(config.num_hidden_layers)):
+        return "it computes neither windows nor capped scores of an encoder"
+    if network.num_virtual_tokens:
+        return "it computes no virtual tokens"
+    linears = [_linear_of(layer, name) for layer in network.layers for name in MATRICES]
+    plain = (*PLAIN_LINEARS, StoredLinear, type(None))
+    if any(type(module) not in plain for module in (*linears, network.embed_project)):
+        return "an adapter is not merged"
+    if type(network.embed_tokens) not in (nn.Embedding, StoredEmbedding):
+        return "an adapter has rows of its own for tokens"
+    return ""
+
+
 def native_stepper(network: Transformer, precision: str = "float32", *, kv_cache: str | None = None) -> NativeStepper:
     """A stepper over a copy of the network's weights in the engine; arguments as of it and of :func:`weights_of`."""
     engine, config = weights_of(network, precision).engine, network.config
@@ -99,6 +129,45 @@ def weights_of(network: Transformer, precision: str = "float32") -> EngineWeight
             module = _linear_of(layer, name)
             if module is not None:
                 _set_matrix(engine, index, name, module, dtype)
+        for name in NORMS:
+            _set_norm(engine, index, name, getattr(layer, name), offset)
+        for name in ("q_norm", "k_norm"):
+            _set_norm(engine, index, name, getattr(layer.self_attn, name), offset)
+    engine.engine.finish()
+    return engine
+
+
+def encoder_weights_of(network: Transformer, precision: str = "float32") -> EngineWeights:
+    """The engine with an encoder's weights.
+
+    Args:
+        network: one that :func:`unsupported_encoder` has nothing against.
+        precision: "float32" or "bfloat16": of all matrices, and of what they are multiplied with; those of odd sizes
+            are in float32.
+    """
+    config = network.config
+    sizes = (config.hidden_size, config.intermediate_size, config.embedding_width)
+    is_even = not any(size % 2 for size in (*sizes, config.num_attention_heads * config.head_size))
+    dtype = torch.bfloat16 if precision == "bfloat16" and is_even else torch.float32
+    groups = len(network.layers)  # fewer than layers, where these share them
+    parts = {"post_norm": config.norm_position == "post", "depth": config.num_hidden_layers}
+    parts["embedding_size"] = config.embedding_width
+    values = {"windows": [0] * groups, "local": [False] * groups, "encoder": parts}
+    engine = EngineWeights(_values(network, dtype) | values)
+    engine.set_vector("embed_tokens", _floats(_weight(network.embed_tokens)).reshape(-1))
+    if (places := _place_rows(network)) is not None:
+        engine.set_vector("embed_positions", _floats(places).reshape(-1))
+    if network.rotary is not None:
+        _set_rotary(engine, False, network.rotary, config.max_position_embeddings)
+    if network.embed_project is not None:
+        _set_dense(engine, WHOLE_MODEL, "embed_project", network.embed_project, dtype)
+    offset = 1.0 if config.norm == "rms_offset" else 0.0
+    for name in ("norm", "embed_norm"):
+        _set_norm(engine, WHOLE_MODEL, name, getattr(network, name), offset)
+    for index, layer in enumerate(network.layers):
+        for name in MATRICES:
+            if (module := _linear_of(layer, name)) is not None:
+                _set_dense(engine, index, name, module, dtype)
         for name in NORMS:
             _set_norm(engine, index, name, getattr(layer, name), offset)
         for name in ("q_norm", "k_norm"):
@@ -183,6 +252,32 @@ def _dtype(storage: WeightStorage) -> torch.dtype:
     """The precision in which a matrix is given to the engine: its own where it is dense."""
     dtype = getattr(torch, storage.dtype_name, torch.float32)
     return dtype if dtype in KINDS else torch.float32
+
+
+def _weight(module: nn.Module) -> torch.Tensor:
+    """The matrix of a layer, dequantized where it is stored in fewer bits."""
+    storage: WeightStorage | None = getattr(module, "storage", None)
+    return module.get_parameter("weight").detach() if storage is None else storage.dequantized(_dtype(storage))
+
+
+def _set_dense(engine: EngineWeights, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
+    """Give a matrix with its bias to the engine in this ``dtype``, however it is stored."""
+    data = _weight(module).to(dtype).contiguous().view(torch.uint8).reshape(-1).numpy()
+    bias = getattr(module, "bias", None)
+    engine.set_matrix(layer, name, KINDS[dtype], data, None if bias is None else _floats(bias))
+
+
+def _place_rows(network: Transformer) -> torch.Tensor | None:
+    """(positions, width) float32: what is added to the embedding of a token at each position: that of the position, and
+    that of the first type; None where there is neither."""
+    config, table = network.config, network.embed_positions
+    rows = None
+    if table is not None:
+        rows = table.weight[config.position_offset :][: config.max_position_embeddings].detach().float()
+    if network.embed_types is not None:
+        first = network.embed_types.weight[0].detach().float()
+        rows = first.expand(config.max_position_embeddings, -1) if rows is None else rows + first
+    return rows
 
 
 def _set_norm(engine: EngineWeights, layer: int, name: str, module: nn.Module | None, offset: float) -> None:

@@ -22,6 +22,9 @@ from lmworks.generate.stepper import Logits
 MOST_BEAMS = 64  # each has a KV cache of its own
 
 
+UNLIKELY = np.float32(-1e20)
+"""The logit of a token that a grammar allows and the model gives no probability."""
+
 MOST_GUESSES = 16
 """Tokens that are guessed at a time. The native engine multiplies 32 or more otherwise than one (in tiles of AMX), and
 a text could differ in a word."""
@@ -213,6 +216,21 @@ def apply_rules(
     return scores
 
 
+def allow_only(scores: np.ndarray, logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Scores (B, V) with the tokens that a grammar does not allow set to minus infinity.
+
+    Args:
+        scores: what :func:`apply_rules` makes of the logits. Where a rule of the publisher leaves no allowed token, the
+            grammar wins, and the row has its logits; not even a probability of 0 bans an allowed token then.
+        logits: (B, V).
+        allowed: (B, V) bool, at least one token a row.
+    """
+    masked = np.where(allowed, scores, np.float32(-np.inf))
+    for row in np.flatnonzero(masked.max(-1) == -np.inf):
+        masked[row] = np.where(allowed[row], np.maximum(logits[row], UNLIKELY), np.float32(-np.inf))
+    return masked
+
+
 def _ends_with(text: Sequence[int], ids: tuple[int, ...]) -> bool:
     return tuple(text[len(text) - len(ids) :]) == ids
 
@@ -297,5 +315,6 @@ def pick(
     tokens = []
     for row, generator in zip(totals, generators, strict=True):
         draw = generator.random() * row[-1]
-        tokens.append(min(int(np.searchsorted(row, draw, side="right")), len(row) - 1))
+        last = np.searchsorted(row, row[-1])  # the last token with a probability, where rounding reaches the total
+        tokens.append(int(min(np.searchsorted(row, draw, side="right"), last)))
     return tokens

@@ -15,10 +15,12 @@ from typing import Protocol
 
 from lmworks.base.errors import InputError
 from lmworks.generate.decode import Steps, Token, check_prompts
+from lmworks.generate.grammar_matcher import GrammarMatcher
 from lmworks.generate.sampling import (
     MOST_GUESSES,
     Rules,
     SamplingSettings,
+    allow_only,
     apply_rules,
     as_array,
     log_probabilities,
@@ -108,8 +110,12 @@ def decode_speculatively(
     guesser: Guesser,
     rules: Rules | None = None,
     with_log_probabilities: bool = False,
+    grammar: GrammarMatcher | None = None,
 ) -> Steps:
     """Yield, step by step, the tokens that :func:`lmworks.generate.decode.decode` yields for this prompt alone.
+
+    Tokens that a grammar demands stand before those that are guessed, and are never wrong; a guess that the grammar
+    does not allow is wrong as any other.
 
     Args:
         stepper: of a decoder. Its earlier rows are dropped.
@@ -119,10 +125,11 @@ def decode_speculatively(
         guesser: a new one.
         rules: what the model's publisher demands.
         with_log_probabilities: give the log-probability of each token.
+        grammar: a new matcher of what the text must look like.
 
     Raises:
         InputError: the prompt is empty or leaves no room in the context, decoding is not greedy, or the stepper
-            cannot take tokens back.
+            cannot take tokens back; the grammar has no text that is short enough.
     """
     stepper = check_guesses(stepper, settings)
     check_prompts(stepper, [prompt])
@@ -131,22 +138,32 @@ def decode_speculatively(
     stepper.prefill([RowStart(ids)], limit)
     logits = as_array(stepper.logits)
     guesses: list[int] = []
+    queue = [] if grammar is None else grammar.begin(limit)
     known = range(stepper.vocab_size).__contains__  # a draft model may have more rows than tokens
     while True:
         for place in range(len(logits)):
             row = logits[place : place + 1]
-            scores = apply_rules(row, settings, rules, [ids], [new], [limit], end_ids)
-            (token,) = pick(scores, settings, [], [ids])
+            if not queue:
+                scores = apply_rules(row, settings, rules, [ids], [new], [limit], end_ids)
+                if grammar is not None:
+                    scores = allow_only(scores, row, grammar.mask()[None])
+                (token,) = pick(scores, settings, [], [ids])
+                queue = [token] if grammar is None else grammar.accept(token, limit)
+                if not queue:
+                    return
+            token = queue.pop(0)
             (likelihood,) = log_probabilities(row, [token]) if with_log_probabilities else [None]
             stopped = yield [Token(token, likelihood)]
-            if token in end_ids or limit == 1 or stopped:
+            ended = grammar is not None and grammar.is_finished and not queue
+            if token in end_ids or limit == 1 or stopped or ended:
                 return
             ids.append(token)
             new, limit = new + 1, limit - 1
             if place < len(guesses) and token != guesses[place]:
                 break
         stepper.truncate(len(ids) - 1)
-        guesses = guesser.guess(ids)[: min(limit - 1, MOST_GUESSES)]
+        most = min(limit - 1, MOST_GUESSES)
+        guesses = queue[:most] if len(queue) >= most else [*queue, *guesser.guess([*ids, *queue])][:most]
         guesses = list(takewhile(known, guesses))
         logits = as_array(stepper.extend([ids[-1], *guesses]))
 

@@ -85,6 +85,9 @@ class Stepper(Protocol):
     def step(self, tokens: Sequence[int]) -> None:
         """Append one token to each row."""
 
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Append one token or more to each row; ``logits`` are those after the last."""
+
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order and as often as they are named; the others are dropped."""
 

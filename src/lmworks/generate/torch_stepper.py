@@ -91,28 +91,26 @@ class TorchStepper:
         if self._memory is not None and memory is not None:
             self._memory = _join(self._memory, memory)
 
-    @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> None:
         """Append one token to each row."""
-        positions = self.lengths
-        for row, token in zip(self._ids, tokens, strict=True):
-            row.append(token)
-        self.usage.completion_tokens += len(tokens)
+        self.append([[token] for token in tokens])
+
+    @torch.inference_mode()
+    def append(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Append one token or more to each row, in one pass; rows with fewer are padded on the left."""
+        lengths = self.lengths
+        for row, added in zip(self._ids, tokens, strict=True):
+            row.extend(added)
+        self.usage.completion_tokens += sum(map(len, tokens))
         rotary, virtual = self.network.rotary, self.network.num_virtual_tokens
-        if rotary is not None and any(rotary.outgrows(virtual + place, virtual + place + 1) for place in positions):
+        if rotary is not None and any(
+            rotary.outgrows(virtual + begin, virtual + len(row)) for begin, row in zip(lengths, self._ids, strict=True)
+        ):
             # longrope: what is cached was computed with the rates of short texts
             self._cache, self._logits = self._read(self._ids, self._memory, RESERVE)
             return
-        device = self.network.device
-        memory, memory_segments = self._memory or (None, None)
-        output = self.network(
-            torch.tensor(tokens, device=device)[:, None],
-            positions=torch.tensor(positions, device=device)[:, None],
-            cache=self._cache,
-            memory=memory,
-            memory_segments=memory_segments,
-        )
-        self._logits = output.logits[:, -1]
+        if self._cache is not None:
+            self._logits = self._compute(tokens, lengths, self._cache, self._memory)
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
@@ -154,27 +152,35 @@ class TorchStepper:
             cache = Cache(network.config, len(rows), virtual + width + reserve, network.dtype, device)
         else:
             cache = prefix.of_rows(torch.zeros(len(rows), dtype=torch.int64, device=device), width + reserve)
-        ids = torch.zeros(len(rows), width, dtype=torch.int64)
-        segments = torch.zeros_like(ids)
-        positions = torch.zeros_like(ids)
-        for number, row in enumerate(rows):
-            begin = width - len(row) + known
-            ids[number, begin:] = torch.tensor(row[known:])
-            segments[number, begin:] = 1
-            positions[number, begin:] = torch.arange(known, len(row))
-        padded = bool((segments == 0).any())
-        ids, segments, positions = (part.to(device) for part in (ids, segments, positions))
+        return cache, self._compute([row[known:] for row in rows], [known] * len(rows), cache, memory)
+
+    def _compute(
+        self, rows: Sequence[Sequence[int]], begins: Sequence[int], cache: Cache, memory: _Memory | None
+    ) -> torch.Tensor:
+        """The logits (B, V) after the last of these tokens, which follow what is cached; the head runs there alone.
+
+        Args:
+            rows: one token or more each; they are padded on the left.
+            begins: the position of each row's first token.
+        """
+        width, device = max(map(len, rows)), self.network.device
+        padding = [[0] * (width - len(row)) for row in rows]
+        places = [range(begin, begin + len(row)) for row, begin in zip(rows, begins, strict=True)]
+        ids, positions, segments = (
+            torch.tensor([[*pad, *part] for pad, part in zip(padding, parts, strict=True)], device=device)
+            for parts in (rows, places, [[1] * len(row) for row in rows])
+        )
         states, memory_segments = memory or (None, None)
-        output = network(
+        output = self.network(
             ids,
             positions=positions,
-            segments=segments if padded else None,
+            segments=segments if any(padding) else None,
             cache=cache,
             memory=states,
             memory_segments=memory_segments,
             logits_to_keep=torch.arange(1, len(rows) + 1, device=device) * width - 1,
         )
-        return cache, output.logits
+        return output.logits
 
     def _shared(self, rows: list[list[int]]) -> tuple[int, Cache | None]:
         """How many tokens all rows begin with whose cache is there or worth to be made, and that cache."""

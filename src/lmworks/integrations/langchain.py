@@ -249,7 +249,7 @@ class LmworksEmbeddings(_Settings, Embeddings):
             raise InputError("a text has one vector here, and pooling none gives one for each token", "pooling", "mean")
         with _COMPUTING:
             if self._opened is None:
-                self._opened = load(self.model) if isinstance(self.model, str) else self.model
+                self._opened = _open_encoder(self.model) if isinstance(self.model, str) else self.model
             return self._opened.embed(texts, self.pooling, self.normalize, self.max_tokens).tolist()
 
 
@@ -261,6 +261,15 @@ def _open_writer(source: str) -> TextMethods:
     model = load(source)
     prepare = getattr(model, "prepare", None)
     return model if prepare is None else prepare("float32")
+
+
+def _open_encoder(source: str) -> Any:
+    """A model that gives vectors, an encoder computed by the native engine where that computes it."""
+    cached = engine_cache.open_cached_encoder(source)
+    if cached is not None:
+        return cached
+    model = load(source)
+    return model.prepare() if getattr(model, "architecture", "") == "encoder" else model
 
 
 def _whole(pieces: Iterator[tuple[str, Reply | None]]) -> Reply:

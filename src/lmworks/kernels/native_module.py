@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-API_VERSION = 14  # of the compiled module's functions: native/module.cpp has the same number
+API_VERSION = 15  # of the compiled module's functions: native/module.cpp has the same number
 REINSTALL = "pip install --force-reinstall --no-deps lmworks"
 # activations that the kernels and fused blocks compute, with their numbers in native/kernel_table.hpp
 NATIVE_ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}

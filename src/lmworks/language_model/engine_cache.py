@@ -1,8 +1,8 @@
 """Keeps what the native engine needs of a model, so that its next opening takes no torch and no packing.
 
 A folder of the cache for each model: the engine's weights as they are packed, the tokenizer, and ``model.json``. A
-model is known by its files: their paths, sizes and times of change. An adapter is opened beside its base, which alone
-is cached. Imports no torch.
+model is known by its files: their paths, sizes and times of change. Decoders write texts, encoders give vectors. An
+adapter is opened beside its base, which alone is cached. Imports no torch.
 ``LMWORKS_ENGINE_CACHE`` names another folder for all of them; ``off`` keeps none.
 """
 
@@ -13,8 +13,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -33,10 +35,12 @@ from lmworks.base.files import (
 from lmworks.base.journal import JOURNAL
 from lmworks.base.json_file import read_object
 from lmworks.base.settings import build
-from lmworks.generate.engine_file import FORMAT, open_engine
+from lmworks.families.sentence_pooling import SentencePooling
+from lmworks.generate.engine_file import FORMAT, EngineWeights, open_engine
 from lmworks.kernels.native_module import native_module
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.native_adapters import check_adapter
+from lmworks.language_model.native_encoder import NativeEncoder
 from lmworks.language_model.native_model import NativeModel
 from lmworks.language_model.saved_source import find_saved
 from lmworks.model.config import ModelConfig
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
 ENGINES, WEIGHTS, MODEL = "engines", "engine.safetensors", "model.json"
+ENCODER = "encoder"
+"""Of encoders, in their key: the same files are another entry where they are a decoder."""
 
 
 def open_cached(source: str, base: str | None = None) -> NativeModel | None:
@@ -58,17 +64,34 @@ def open_cached(source: str, base: str | None = None) -> NativeModel | None:
     Raises:
         InputError: there is no such source, or its adapter is damaged or not for its base.
     """
-    if native_module() is None or (folders := _engines()) is None:
+    if native_module() is None or _engines() is None:
         return None
     if (adapter := _adapter_of(source)) is not None:
         return _open_adapter(adapter, source, base)
-    if base is not None or (path := _files_of(source)) is None:
+    return _open_entry(source, "", _open) if base is None else None
+
+
+def open_cached_encoder(source: str) -> NativeEncoder | None:
+    """The encoder of a source from the cache; None where it is not there.
+
+    Raises:
+        InputError: there is no such source.
+    """
+    return _open_entry(source, ENCODER, _open_encoder)
+
+
+Model = TypeVar("Model")
+
+
+def _open_entry(source: str, kind: str, open_folder: Callable[[Path, str], Model]) -> Model | None:
+    """What opens the folder of a source's entry gives; None where there is none."""
+    if native_module() is None or (folders := _engines()) is None or (path := _files_of(source)) is None:
         return None
-    folder = folders / key_of(path)
+    folder = folders / key_of(path, kind)
     if not (folder / MODEL).is_file():
         return None
     try:
-        return _open(folder, source)
+        return open_folder(folder, source)
     except InputError:  # damaged, or of another version: it is made anew
         shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -104,12 +127,31 @@ def store(model: LanguageModel) -> list[str]:
         return []
     if weights is None or path is None or folders is None:
         return []
-    folder = folders / key_of(path)
+    return _put(folders / key_of(path), weights, path, lambda folder: _write(folder, model, path))
+
+
+def store_encoder(model: LanguageModel) -> list[str]:
+    """Put an encoder that was opened and packed into the cache; not one that has an adapter beside it.
+
+    Args:
+        model: prepared.
+
+    Returns:
+        Notes for a person, as :func:`store`.
+    """
+    weights, path, folders = model.encoder_weights, _files_of(model.source), _engines()
+    if model.own_tokenizer is None or weights is None or path is None or folders is None:
+        return []
+    return _put(folders / key_of(path, ENCODER), weights, path, lambda folder: _write_encoder(folder, model, path))
+
+
+def _put(folder: Path, weights: EngineWeights, path: Path, write: Callable[[Path], None]) -> list[str]:
+    """Make an entry of the cache, ``write`` all but its weights; remove earlier ones of the same path."""
     try:
         check_disk_space(folder, weights.nbytes(), "the packed weights")
         with atomic_folder(folder) as aside:
             weights.save(aside / WEIGHTS)
-            _write(aside, model, path)
+            write(aside)
     except (InputError, OSError) as error:
         fault = error.fault if isinstance(error, InputError) else str(error)
         return [f"the native engine's weights are not cached for the next opening: {fault}"]
@@ -118,11 +160,17 @@ def store(model: LanguageModel) -> list[str]:
     return [f"computed by the native engine; its packed weights are cached for the next opening: {size} in {folder}"]
 
 
-def key_of(path: Path) -> str:
-    """The name of the folder for the model of a file or folder, in the state that its files have now."""
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+def key_of(path: Path, kind: str = "") -> str:
+    """The name of the folder for the model of a file or folder, in the state that its files have now.
+
+    Args:
+        path: of the model; modules of a sentence encoder have folders of their own in it.
+        kind: empty, or ENCODER.
+    """
+    inside = () if path.is_file() else (*path.iterdir(), *path.glob("[0-9]_*/config.json"))
+    files = [path] if path.is_file() else sorted(file for file in inside if file.is_file())
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([FORMAT, state]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([FORMAT, kind, state]).encode()).hexdigest()[:32]
 
 
 def entries() -> list[tuple[str, int, Path]]:
@@ -198,6 +246,19 @@ def _open(folder: Path, source: str) -> NativeModel:
     return model
 
 
+def _open_encoder(folder: Path, source: str) -> NativeEncoder:
+    values = read_object(folder / MODEL)
+    try:
+        config = build(ModelConfig, values["config"], str(folder / MODEL))
+        tokenizer = Tokenizer.open(folder)
+        tokenizer.rows = values["rows"]
+        pooling, notes = values["pooling"], list(values["notes"])
+        own = None if pooling is None else SentencePooling(**{**pooling, "modes": tuple(pooling["modes"])})
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"cannot be read ({error})", str(folder / MODEL), "delete it") from error
+    return NativeEncoder(open_engine(folder / WEIGHTS), config, tokenizer, source, own, notes)
+
+
 def _write(folder: Path, model: LanguageModel, path: Path) -> None:
     from lmworks.adapt.adapters import fingerprint, weight_sample
 
@@ -216,6 +277,18 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
         "family": model.family.name,
         "fingerprint": fingerprint(model.network),
         "weight_sample": weight_sample(model.network),
+    }
+    atomic_write(folder / MODEL, json.dumps(values, ensure_ascii=False, indent=1))
+
+
+def _write_encoder(folder: Path, model: LanguageModel, path: Path) -> None:
+    model.tokenizer.save(folder)
+    values: dict[str, Any] = {
+        "path": str(path.resolve()),
+        "config": model.config.model_dump(mode="json"),
+        "pooling": None if model.pooling is None else asdict(model.pooling),
+        "notes": model.notes,
+        "rows": model.tokenizer.rows,
     }
     atomic_write(folder / MODEL, json.dumps(values, ensure_ascii=False, indent=1))
 

@@ -42,9 +42,14 @@ def prompts_of(
 
 
 def conversation_of(
-    messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, form: InputFormat | None, few_shot: FewShotPrompt | None
+    messages: Sequence[dict[str, Any]],
+    tokenizer: Tokenizer,
+    form: InputFormat | None,
+    few_shot: FewShotPrompt | None,
+    tools: Sequence[dict[str, Any]] | None = None,
 ) -> Prompt:
-    """A conversation as the model reads it; arguments as of :func:`prompts_of`.
+    """A conversation as the model reads it; arguments as of :func:`prompts_of`, and the functions that the chat
+    template tells of.
 
     Raises:
         InputError: a message is malformed, or the chat template refuses it.
@@ -61,5 +66,5 @@ def conversation_of(
         row = Row({"messages": [*turns, {"role": "assistant", "content": ""}]})
         asked = few_shot.table(Table("the conversation", "chat", [row])).rows[0]
         turns = as_messages(asked, DataSettings(), [])[:-1]
-    ids, _ = chat.encode(tokenizer, turns, reply=True)
+    ids, _ = chat.encode(tokenizer, turns, reply=True, tools=tools)
     return Prompt(ids, messages[-1]["content"], "", "the conversation")

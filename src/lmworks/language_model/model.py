@@ -23,13 +23,23 @@ from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
 from lmworks.families.sentence_pooling import SentencePooling
-from lmworks.generate.embed import Pooling, embed
+from lmworks.generate import text_vectors
+from lmworks.generate.embed import as_tensors
+from lmworks.generate.encode import NetworkStates
 from lmworks.generate.engine_file import EngineWeights
 from lmworks.generate.fill import Filled, fill, next_sentence
+from lmworks.generate.native_states import NativeStates
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import formats_of, unsupported, weights_of
+from lmworks.generate.native_weights import (
+    encoder_weights_of,
+    formats_of,
+    unsupported,
+    unsupported_encoder,
+    weights_of,
+)
 from lmworks.generate.packed import make_fast
 from lmworks.generate.stepper import Stepper
+from lmworks.generate.text_vectors import HiddenStates, Pooling
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.head_methods import HeadMethods
@@ -66,6 +76,8 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         kv_cache: the precision of keys and values in the native engine: "float16", "int8"; None: as the weights are.
         engine_weights: the native engine with its weights, once :meth:`prepare` has filled it.
         engine_fault: why the engine does not compute the prepared network, as a phrase; empty if it does.
+        encoder_weights: the native engine with an encoder's weights, for vectors of texts, likewise.
+        encoder_fault: why the engine does not compute the prepared network's vectors; empty if it does.
     """
 
     network: Transformer
@@ -83,6 +95,8 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
     _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
     engine_weights: EngineWeights | None = field(default=None, init=False, repr=False)
     engine_fault: str = field(default="", init=False, repr=False)
+    encoder_weights: EngineWeights | None = field(default=None, init=False, repr=False)
+    encoder_fault: str = field(default="", init=False, repr=False)
 
     @property
     def config(self) -> ModelConfig:
@@ -152,13 +166,23 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         normalize: bool | None = None,
         max_tokens: int | None = None,
     ) -> torch.Tensor | list[torch.Tensor]:
-        """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/embed.py.
+        """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/text_vectors.py.
 
         Without ``pooling``: a sentence encoder's own (``self.pooling``), of other models the mean, normalized. Texts
-        longer than ``max_tokens`` are cut with a warning; default: as the folder of a sentence encoder says.
+        longer than ``max_tokens`` are cut with a warning; default: as the folder of a sentence encoder says. The native
+        engine computes an encoder's, once the model is prepared.
         """
-        network = self.network.eval()
-        return embed(network, self.tokenizer, texts_of(texts), pooling, normalize, self.pooling, max_tokens)
+        states, listed = self.text_states(), texts_of(texts)
+        vectors = text_vectors.embed(states, self.tokenizer, listed, pooling, normalize, self.pooling, max_tokens)
+        return as_tensors(vectors)
+
+    def text_states(self) -> HiddenStates:
+        """What computes the hidden states of whole texts."""
+        if self.encoder_weights is not None:
+            return NativeStates(
+                self.encoder_weights.engine, self.config.hidden_size, self.config.max_position_embeddings
+            )
+        return NetworkStates(self.network.eval())
 
     def score(self, texts: str | Sequence[str]) -> list[Score]:
         """How likely each text is: nats, tokens and bits per byte; by the native engine, once the model is prepared.
@@ -216,10 +240,11 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
         return folder
 
     def prepare(self, precision: str = "auto") -> LanguageModel:
-        """Make it fast for generation, in place.
+        """Make it fast for generation and vectors of texts, in place.
 
-        Adapters are merged where they can be. On a CPU the native engine computes a decoder; weights that came in four
-        or eight bits stay so. Answers may differ in the last digits of a probability, and so, rarely, in a word.
+        Adapters are merged where they can be. On a CPU the native engine computes a decoder, and an encoder's vectors;
+        a decoder's weights that came in four or eight bits stay so. Answers may differ in the last digits of a
+        probability, and so, rarely, in a word; vectors in bfloat16 differ in the third digit of their numbers.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
@@ -239,6 +264,9 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
                 make_fast(self.network, dtype_name)
             else:
                 widen(self.network)
+            self.encoder_fault = unsupported_encoder(self.network)
+            if not self.encoder_fault:
+                self.encoder_weights = encoder_weights_of(self.network, dtype_name)
         elif dtype_name != "float32":
             self.network.to(dtype_of(dtype_name))
         return self

@@ -13,16 +13,20 @@ from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate.prediction import Prediction
 from lmworks.evaluate.text_windows import Ids, Score
+from lmworks.generate.grammar import Grammar
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
+from lmworks.generate.tool_calls import Tools
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.language_model.inputs import conversation_of, prompts_of
+from lmworks.text.messages import with_texts
 from lmworks.text.tokenizer import Tokenizer
 
-Message = dict[str, str]
+Message = dict[str, Any]
+GRAMMAR_HINT = "give a lmworks.Grammar, as in Grammar.json_schema({...}) or Grammar.choices([...])"
 
 
 class TextMethods(ABC):
@@ -118,6 +122,7 @@ class TextMethods(ABC):
         log_probabilities: bool = False,
         raw: bool = False,
         draft: TextMethods | None = None,
+        grammar: Grammar | None = None,
         **sampling: Any,
     ) -> Any:
         """Continue a text, or each of several; with an encoder-decoder: answer it.
@@ -134,6 +139,7 @@ class TextMethods(ABC):
             raw: continue the text as it is, whatever the model was trained on.
             draft: a smaller model with the same vocabulary, which guesses tokens for this one to check several at a
                 time: greedy decoding of one prompt gives the same text sooner. Both are computed by the native engine.
+            grammar: what the text must look like: a JSON schema, a regular expression, a choice ...
             **sampling: fields of SamplingSettings: max_tokens, temperature, top_k, top_p, num_beams, seed, stop ...
 
         Returns:
@@ -141,17 +147,18 @@ class TextMethods(ABC):
             an iterator whose ``reply`` is there when it has ended.
 
         Raises:
-            InputError: the model writes no texts, a setting is invalid, a prompt does not fit the model, or ``draft``
-                does not.
+            InputError: the model writes no texts, a setting is invalid, a prompt does not fit the model, ``draft`` does
+                not, or the grammar cannot be compiled.
         """
         settings = build(SamplingSettings, sampling, "generate")
         if isinstance(prompt, str | Mapping):
-            return self._answer(self._prompt(prompt, raw), settings, stream, details, log_probabilities, draft)
+            asked = self._prompt(prompt, raw)
+            return self._answer(asked, settings, stream, details, log_probabilities, draft, grammar)
         if draft is not None:
             raise InputError("a draft model guesses for one prompt", "draft", "give a single text, or leave draft out")
         if stream:
             raise InputError("streaming takes one prompt", "stream", "give a single text, or leave out stream=True")
-        replies = self.complete(prompt, settings, log_probabilities, raw)
+        replies = self.complete(prompt, settings, log_probabilities, raw, grammar)
         return replies if details else [reply.text for reply in replies]
 
     def complete(
@@ -160,14 +167,16 @@ class TextMethods(ABC):
         settings: SamplingSettings,
         log_probabilities: bool = False,
         raw: bool = False,
+        grammar: Grammar | None = None,
     ) -> list[Reply]:
         """The replies to several texts; arguments and errors as in :meth:`generate`."""
         prompts = as_list(prompts, (str, Mapping), "prompts", TEXTS_HINT)
         inputs = self._prompts(prompts, raw)
+        _check_grammar(grammar, *inputs[:1])
         if inputs and inputs[0].choices:
             return self._choose_labels(inputs)
         ids, settings = [prompt.ids for prompt in inputs], self._resolve(settings, *inputs[:1])
-        return complete(self.stepper(), self.tokenizer, ids, settings, self.rules, log_probabilities)
+        return complete(self.stepper(), self.tokenizer, ids, settings, self.rules, log_probabilities, grammar)
 
     @overload
     def translate(self, text: str, **sampling: Any) -> str: ...
@@ -206,6 +215,10 @@ class TextMethods(ABC):
         details: bool = False,
         log_probabilities: bool = False,
         raw: bool = False,
+        grammar: Grammar | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
         **sampling: Any,
     ) -> Any:
         """Answer a conversation.
@@ -214,19 +227,31 @@ class TextMethods(ABC):
         the last message alone; so does a model answer that was trained without a chat template.
 
         Args:
-            messages: dicts with ``role`` (system, user, assistant) and ``content``; the last one is the user's.
-            stream: yield the answer piece by piece.
-            details, log_probabilities: as in :meth:`generate`.
+            messages: dicts with ``role`` (system, user, assistant, tool) and ``content``; the last is the user's, or
+                what a tool gave.
+            stream: yield the answer piece by piece, with ``tools`` its text outside of calls: a ToolStream, whose
+                ``deltas()`` gives the calls as they come.
+            details, log_probabilities, grammar: as in :meth:`generate`.
             raw: leave the messages as they are, whatever the model was trained on.
+            tools: functions that the model may call, in OpenAI's form; ``tool_calls`` of the reply has the calls. The
+                model writes no other, and no other arguments than their schemas allow.
+            tool_choice: OpenAI's: "auto", "none", "required", or a function that must be called.
+            parallel_tool_calls: whether an answer may have several calls.
             **sampling: as in :meth:`generate`.
 
         Raises:
-            InputError: a message is malformed or refused by the chat template, or as :meth:`generate`.
+            InputError: a message or a tool is malformed or refused by the chat template, or as :meth:`generate`.
         """
         settings = build(SamplingSettings, sampling, "chat")
         self.check_writes()
-        prompt = self._conversation(as_list(messages, Mapping, "messages", MESSAGES_HINT), raw)
-        return self._answer(prompt, settings, stream, details, log_probabilities)
+        messages = as_list(messages, Mapping, "messages", MESSAGES_HINT)
+        called = None if tools is None else Tools(self.tokenizer, tools, tool_choice, parallel_tool_calls)
+        if called is not None:
+            if called.grammar is not None:
+                _check_calls(grammar, stream or details)
+            messages, grammar = called.messages(with_texts(messages)), called.grammar or grammar
+        prompt = self._conversation(messages, raw, called)
+        return self._answer(prompt, settings, stream, details, log_probabilities, None, grammar, called)
 
     def answer(self, prompt: Prompt, settings: SamplingSettings) -> TextStream:
         """Answer a prompt that is token ids already, as a task makes them of rows (data/prompts)."""
@@ -264,10 +289,15 @@ class TextMethods(ABC):
         form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
         return prompts_of(values, self.tokenizer, form, few_shot)
 
-    def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
+    def _conversation(self, messages: list[Message], raw: bool, tools: Tools | None = None) -> Prompt:
         """A conversation as the model reads it."""
         form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
-        return conversation_of(messages, self.tokenizer, form, few_shot)
+        if tools is None:
+            return conversation_of(messages, self.tokenizer, form, few_shot)
+        if form is not None and form.has_prompt and (form.kind == "label" or form.template == "off"):
+            fault = "the model reads the last message alone, as in its run, so it knows no tools"
+            raise InputError(fault, "tools", "leave tools out, or give raw=True")
+        return conversation_of(messages, self.tokenizer, form, few_shot, tools.of_template)
 
     def _answer(
         self,
@@ -277,8 +307,11 @@ class TextMethods(ABC):
         details: bool,
         with_log_probabilities: bool,
         draft: TextMethods | None = None,
+        grammar: Grammar | None = None,
+        tools: Tools | None = None,
     ) -> Any:
         """A TextStream, a Reply, or its text."""
+        _check_grammar(grammar, prompt)
         if prompt.choices:
             (reply,) = self._choose_labels([prompt])
             pieces = TextStream(iter([reply.text]), lambda: reply)
@@ -286,11 +319,16 @@ class TextMethods(ABC):
             settings = self._resolve(settings, prompt)
             guesses = None if draft is None else self._draft_stepper(draft, settings)
             stepper, rules = self.stepper(), self.rules
-            pieces = stream(stepper, self.tokenizer, prompt.ids, settings, rules, with_log_probabilities, guesses)
+            ids, tokenizer = prompt.ids, self.tokenizer
+            pieces = stream(stepper, tokenizer, ids, settings, rules, with_log_probabilities, guesses, grammar)
+        if tools is not None:
+            pieces = tools.stream(pieces)
         if streaming:
             return pieces
-        text = "".join(pieces)
-        return pieces.reply if details else text
+        for _ in pieces:
+            pass
+        assert pieces.reply is not None
+        return pieces.reply if details else pieces.reply.text
 
     def _draft_stepper(self, draft: TextMethods, settings: SamplingSettings) -> Stepper:
         """The stepper of a draft model, whose ids mean the same tokens."""
@@ -307,3 +345,30 @@ class TextMethods(ABC):
         if settings.slide is None and self.input_format is not None and settings.num_beams == 1:
             changes["slide"] = self.input_format.slide
         return settings.model_copy(update=changes) if changes else settings
+
+
+def _check_grammar(grammar: Grammar | None, prompt: Prompt | None = None) -> None:
+    """Refuse what is no grammar, and a grammar where labels are chosen.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if grammar is None:
+        return
+    check_type(grammar, Grammar, "grammar", GRAMMAR_HINT)
+    if prompt is not None and prompt.choices:
+        hint = "leave grammar out, or give raw=True"
+        raise InputError("this model chooses the likeliest of its labels, which needs no grammar", "grammar", hint)
+
+
+def _check_calls(grammar: Grammar | None, gives_calls: bool) -> None:
+    """Refuse tools beside a grammar, and where their calls would be lost.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if grammar is not None:
+        raise InputError("calls of tools have a grammar of their own", "grammar", "leave grammar or tools out")
+    if not gives_calls:
+        hint = "give details=True: the reply's tool_calls has them; or stream=True"
+        raise InputError("the text alone would not have the calls of tools", "tools", hint)

@@ -26,7 +26,8 @@ from lmworks.evaluate.multiple_choice import likeliest_choices, nearest_choices
 from lmworks.evaluate.pseudo_likelihood import pseudo_scores
 from lmworks.evaluate.scoring import score_texts
 from lmworks.evaluate.text_halves import are_mutually_nearest, split_in_half
-from lmworks.generate.embed import pooling_of, text_ids, vectors_of
+from lmworks.generate.embed import text_ids, vectors_of
+from lmworks.generate.text_vectors import pooling_of
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.ngram import NgramLanguageModel
 from lmworks.language_model.opening import open_saved_model
@@ -237,7 +238,7 @@ def _halves(model: LanguageModel, subject: str, texts: Sequence[str]) -> RowValu
         raise InputError("is too short to be divided into texts with halves", subject, hint)
     halves = [half for piece in pieces for half in split_in_half(piece)]
     ids, _ = text_ids(model.network, model.tokenizer, halves, way := pooling_of(own=model.pooling))
-    array = vectors_of(model.network, ids, way).numpy()
+    array = vectors_of(model.network, ids, way)
     found = are_mutually_nearest(array[0::2], array[1::2]).astype(np.float64).tolist()
     return RowValues("texts whose halves find each other", "higher", subject, found, [1.0] * len(found))
 

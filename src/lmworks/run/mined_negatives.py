@@ -13,7 +13,8 @@ from lmworks.base.files import atomic_write
 from lmworks.data.examples import limit_of
 from lmworks.data.hard_negatives import MiningRange, hard_negatives
 from lmworks.data.sequences import SIDES
-from lmworks.generate.embed import pooling_of, text_ids, vectors_of
+from lmworks.generate.embed import text_ids, vectors_of
+from lmworks.generate.text_vectors import pooling_of
 from lmworks.language_model.model import LanguageModel
 from lmworks.tasks.contrastive import pooling_for
 from lmworks.tasks.settings import TaskSettings
@@ -80,7 +81,7 @@ def _vectors(model: LanguageModel, texts: list[str], task: TaskSettings, limit: 
     """(n, E) float32 vectors of length 1, made of texts as the task makes them."""
     sentence_pooling = pooling_of(pooling_for(task, model.config), True)
     ids, _ = text_ids(model.network, model.tokenizer, texts, sentence_pooling, limit)
-    return vectors_of(model.network, ids, sentence_pooling).numpy()
+    return vectors_of(model.network, ids, sentence_pooling)
 
 
 def _with_negatives(rows: Table, negatives: list[list[str]], notes: list[str]) -> Table:

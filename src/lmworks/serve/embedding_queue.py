@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmworks.base.errors import InputError
-from lmworks.generate.embed import pooling_of, text_ids, vectors_of
+from lmworks.generate.text_vectors import pooled_vectors, pooling_of, text_ids
 from lmworks.language_model.model import LanguageModel
 from lmworks.serve.text_queue import TextQueue
 
@@ -16,13 +16,13 @@ class EmbeddingQueue(TextQueue):
     """The requests for vectors; their texts are token ids, their results (E,) float32 each.
 
     Args:
-        model: computes; its network is used by the worker alone.
+        model: computes; its network, or the native engine of a prepared encoder, is used by the worker alone.
         queue_size: requests that may wait.
     """
 
     def __init__(self, model: LanguageModel, queue_size: int) -> None:
         super().__init__(self._vectors, len, queue_size)
-        self._model, self._way = model, pooling_of(own=model.pooling)
+        self._tokenizer, self._states, self._way = model.tokenizer, model.text_states(), pooling_of(own=model.pooling)
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text as the model reads it; any thread may call.
@@ -30,8 +30,7 @@ class EmbeddingQueue(TextQueue):
         Raises:
             InputError: a text is empty or too long.
         """
-        model = self._model
-        ids, cut = text_ids(model.network, model.tokenizer, texts, self._way)
+        ids, cut = text_ids(self._states.context, self._tokenizer, texts, self._way)
         if cut:
             longest = max(map(len, ids))
             fault = f"{cut} of {len(texts)} texts are longer than the {longest} tokens that it reads"
@@ -39,4 +38,4 @@ class EmbeddingQueue(TextQueue):
         return ids
 
     def _vectors(self, ids: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        return list(vectors_of(self._model.network.eval(), ids, self._way).numpy())
+        return list(pooled_vectors(self._states, ids, self._way))

@@ -23,7 +23,7 @@ from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table, option
 
 if TYPE_CHECKING:
-    from lmworks.generate.embed import Pooling
+    from lmworks.generate.text_vectors import Pooling
     from lmworks.language_model.model import LanguageModel
 
 MINING = ("mining_range_min", "mining_range_max", "mining_margin", "mining_max_score")

@@ -52,7 +52,11 @@ class Piece:
 
 
 def encode(
-    tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False, turns: Literal["all", "last"] = "all"
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    reply: bool = False,
+    turns: Literal["all", "last"] = "all",
+    tools: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[list[int], list[bool]]:
     """The ids of a conversation and, aligned with them, which tokens carry loss.
 
@@ -61,11 +65,12 @@ def encode(
         messages: ``{"role": ..., "content": ...}`` each; an assistant's message of ``weight`` 0 carries no loss.
         reply: end with the opening of the assistant's turn, as a chat does before the model answers.
         turns: loss lies on the content and the end-of-turn token of every assistant turn, or of the last alone.
+        tools: functions that the template tells the model of, in OpenAI's form.
 
     Raises:
         InputError: no template; messages that it or we refuse; a template that rewrites earlier turns.
     """
-    cut = pieces(tokenizer, messages, reply, turns)
+    cut = pieces(tokenizer, messages, reply, turns, tools)
     ids: list[int] = []
     loss: list[bool] = []
     for piece, part in zip(cut, tokenizer.encode_many([p.text for p in cut], [p.after for p in cut]), strict=True):
@@ -75,14 +80,18 @@ def encode(
 
 
 def pieces(
-    tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False, turns: Literal["all", "last"] = "all"
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    reply: bool = False,
+    turns: Literal["all", "last"] = "all",
+    tools: Sequence[dict[str, Any]] | None = None,
 ) -> list[Piece]:
     """The rendered conversation, cut where the assistant's turns begin and end. Raises as `encode` does."""
     validate(messages)
     _check_calls(tokenizer, messages)
-    text = render(tokenizer, messages, reply)
+    text = render(tokenizer, messages, reply, tools)
     speakers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    openings = {index: render(tokenizer, messages[:index], True) for index in speakers}
+    openings = {index: render(tokenizer, messages[:index], True, tools) for index in speakers}
     cut: list[Piece] = []
     done = 0
     for order, index in enumerate(speakers):
@@ -92,7 +101,8 @@ def pieces(
         begin, ends = len(opening), None
         if begin >= done and text.startswith(opening):
             if messages[index].get("tool_calls"):
-                ends = _turn_end(tokenizer, render(tokenizer, messages[: index + 1]), text, begin, following)
+                ending = render(tokenizer, messages[: index + 1], tools=tools)
+                ends = _turn_end(tokenizer, ending, text, begin, following)
             else:
                 ends = _ends_of(tokenizer, messages[index]["content"], text, begin, following)
         if ends is None:
@@ -227,7 +237,12 @@ def _call(call: dict[str, Any], template: str) -> dict[str, Any]:
     return {**call, "function": function} if "function" in call else function
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False) -> str:
+def render(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    reply: bool = False,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> str:
     """The conversation as the template writes it.
 
     Raises:
@@ -239,6 +254,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = Fals
         return _compiled(tokenizer.chat_template).render(
             messages=[_as_template_reads(message, tokenizer.chat_template) for message in messages],
             add_generation_prompt=reply,
+            **({"tools": list(tools)} if tools else {}),
             **dict(_special_texts(tokenizer)),
         )
     except (jinja2.TemplateError, *_IN_TEMPLATES) as error:

@@ -140,7 +140,7 @@ class Tokenizer:
         Raises:
             InputError: the text has a character that UTF-8 cannot write (half of a surrogate pair).
         """
-        core = self.core if not after or special else self._core_after(after)
+        core = self.core if not after or special else self.core_after(after)
         try:
             ids = core.encode(text, add_special_tokens=special).ids
         except TypeError:
@@ -157,7 +157,7 @@ class Tokenizer:
         """The same as ``encode(text, after=...)`` one by one, on all cores."""
         result: list[list[int]] = [[] for _ in texts]
         groups: dict[int, list[int]] = {}
-        cores = [self._core_after(before) if before else self.core for before in after] if after else None
+        cores = [self.core_after(before) if before else self.core for before in after] if after else None
         for index in range(len(texts)):
             groups.setdefault(id(cores[index]) if cores else 0, []).append(index)
         for indices in groups.values():
@@ -321,8 +321,8 @@ class Tokenizer:
     def _byte_level(self) -> bool:
         return '"ByteLevel"' in _state(self.core.decoder)
 
-    def _core_after(self, before: str) -> tokenizers.Tokenizer:
-        """The core for a text that continues another one."""
+    def core_after(self, before: str) -> tokenizers.Tokenizer:
+        """The `tokenizers` object for a text that continues another one: it puts no space before it."""
         continuing, at_specials = self._continuing
         return self.core if at_specials and before.endswith(tuple(self.specials)) else continuing
 

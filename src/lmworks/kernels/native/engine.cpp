@@ -1,10 +1,12 @@
-// The Python class of the native engine: a decoder that is filled with weights, and sequences that grow by steps.
+// The Python class of the native engine: a decoder that is filled with weights, and sequences that grow by steps; or an
+// encoder, and texts that pass through it.
 #include <algorithm>
 #include <map>
 #include <unordered_map>
 
 #include "bindings.hpp"
 #include "engine_adapters.hpp"
+#include "engine_encoder.hpp"
 #include "parallel.hpp"
 
 namespace lmworks {
@@ -56,12 +58,18 @@ public:
             d.layers[i].window = static_cast<Size>(windows[i]);
             d.layers[i].is_local = local[i];
         }
+        if (config.contains("encoder")) {
+            const auto parts = nb::cast<nb::dict>(config["encoder"]);
+            d.encoder = encoder_parts(nb::cast<bool>(parts["post_norm"]), nb::cast<Size>(parts["depth"]),
+                                      nb::cast<Size>(parts["embedding_size"]), static_cast<Size>(d.layers.size()));
+        }
     }
 
     void set_matrix(int layer, const std::string& name, int kind, const Bytes& data, const std::optional<Floats>& bias) {
         const auto [rows, columns] = shape_of(name);
         if (kind < 0 || kind >= WEIGHT_KINDS) throw std::invalid_argument("there is no such kind of weights");
         check_size(data.size(), static_cast<std::size_t>(unpacked_bytes(kind, rows, columns)), name.c_str());
+        is_finished_ = false;
         if (bias) check_size(bias->size(), static_cast<std::size_t>(rows), "bias");
         WeightMatrix& target = matrix(layer, name);
         target = pack(kind, data.data(), rows, columns, memory_);
@@ -80,6 +88,7 @@ public:
         WeightMatrix filled = matrix_of(kind, rows, columns);
         check_size(data.size(), static_cast<std::size_t>(filled.bytes()), name.c_str());
         if (bias) check_size(bias->size(), static_cast<std::size_t>(rows), "bias");
+        is_finished_ = false;
         std::uint8_t* packed = memory_.take(filled.bytes());
         std::copy_n(data.data(), data.size(), packed);
         filled.data = packed;
@@ -89,7 +98,8 @@ public:
 
     void set_norm(int layer, const std::string& name, const Floats& weight, const std::optional<Floats>& bias) {
         const bool of_head = name == "q_norm" || name == "k_norm";
-        const auto size = static_cast<std::size_t>(of_head ? decoder_.head_size : decoder_.hidden);
+        const Size rows = name == "embed_norm" ? decoder_.width() : decoder_.hidden;
+        const auto size = static_cast<std::size_t>(of_head ? decoder_.head_size : rows);
         check_size(weight.size(), size, name.c_str());
         if (bias) check_size(bias->size(), size, "bias");
         norm(layer, name) = {copied(weight), copied(bias)};
@@ -103,14 +113,20 @@ public:
     }
 
     void set_vector(const std::string& name, const Floats& values) {
-        const bool positions = name == "embed_positions";
-        if (!positions && name != "head_bias") throw std::invalid_argument("the engine has no " + name);
-        const Size size = positions ? decoder_.positions * decoder_.hidden : decoder_.vocab_size;
+        Decoder& d = decoder_;
+        const std::map<std::string, std::pair<Size, std::vector<float>*>> vectors{
+            {"embed_positions", {d.positions * d.width(), &d.embed_positions}},
+            {"head_bias", {d.vocab_size, &d.head_bias}},
+            {"embed_tokens", {d.vocab_size * d.width(), &d.encoder.embed_tokens}},
+        };
+        const auto vector = vectors.find(name);
+        if (vector == vectors.end()) throw std::invalid_argument("the engine has no " + name);
+        const auto& [size, target] = vector->second;
         check_size(values.size(), static_cast<std::size_t>(size), name.c_str());
-        (positions ? decoder_.embed_positions : decoder_.head_bias) = copied(values);
+        *target = copied(values);
     }
 
-    // Checks that nothing is missing; afterwards steps can be made.
+    // Checks that nothing is missing; afterwards steps can be made, or texts encoded.
     void finish() {
         Decoder& d = decoder_;
         bool needs_local = false;
@@ -120,9 +136,13 @@ public:
             if (!layer.input.exists() || !layer.post_attention.exists()) throw std::invalid_argument("a layer lacks a norm");
             needs_local = needs_local || layer.is_local;
         }
-        if (!d.embed_tokens.exists() || !d.norm.exists()) throw std::invalid_argument("embeddings or the last norm are missing");
+        if (d.encoder.exists) check_encoder(d);
+        else if (!d.embed_tokens.exists() || !d.norm.exists()) throw std::invalid_argument("embeddings or the last norm are missing");
         if (d.rotary_size > 0 && (d.rotary.cos.empty() || (needs_local && d.local_rotary.cos.empty())))
             throw std::invalid_argument("the table of positions is missing");
+        is_finished_ = true;
+        encoder_buffers_.clear();  // sized for the matrices
+        if (d.encoder.exists) return;
         buffers_ = std::make_unique<StepBuffers>(d, num_threads());
         buffer_threads_ = num_threads();
     }
@@ -199,7 +219,7 @@ public:
     // What is thrown, also by the handler of a signal, leaves all sequences as they were.
     void step(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, Output<float> logits) {
         Locked locked(mutex_);
-        if (!buffers_) throw std::invalid_argument("the engine lacks weights: finish() comes first");
+        if (!buffers_) throw std::invalid_argument("the engine lacks weights, or holds an encoder: finish() comes first");
         const std::size_t count = tokens.size();
         check_size(numbers.size(), count, "sequences");
         check_size(wanted.size(), count, "wanted");
@@ -225,6 +245,16 @@ public:
         for (const StepToken& token : all) token.sequence->length = token.position + 1;
     }
 
+    // Text i has the tokens offsets[i] ... offsets[i + 1] - 1; writes their last hidden states (tokens, hidden_size).
+    void encode(const Int64s& tokens, const Int64s& offsets, Output<float> hidden) {
+        const Locked locked(mutex_);
+        if (!is_finished_ || !decoder_.encoder.exists)
+            throw std::invalid_argument("the engine lacks weights, or holds a decoder: finish() comes first");
+        check_size(hidden.size(), tokens.size() * static_cast<std::size_t>(decoder_.hidden), "hidden");
+        lmworks::encode(kernels().encode_texts, decoder_, tokens.data(), static_cast<Size>(tokens.size()), offsets.data(),
+                        static_cast<Size>(offsets.size()) - 1, hidden.data(), encoder_buffers_);
+    }
+
     // Bytes of weights and of the sequences.
     std::pair<std::size_t, std::size_t> sizes() const {
         std::size_t cached = 0;
@@ -237,6 +267,8 @@ private:
     Decoder decoder_;
     std::unique_ptr<StepBuffers> buffers_;
     int buffer_threads_ = 0;
+    std::vector<EncoderBuffers> encoder_buffers_;  // by thread
+    bool is_finished_ = false;
     std::unordered_map<std::int64_t, std::unique_ptr<Sequence>> sequences_;
     std::int64_t last_number_ = 0;
     std::map<std::string, std::shared_ptr<const Adapter>> adapters_;
@@ -255,7 +287,7 @@ private:
             {"q_proj", {d.q_size(), d.hidden}},         {"k_proj", {d.kv_size(), d.hidden}},
             {"v_proj", {d.kv_size(), d.hidden}},        {"o_proj", {d.hidden, d.q_size()}},
             {"gate_proj", {d.inner, d.hidden}},         {"up_proj", {d.inner, d.hidden}},
-            {"down_proj", {d.hidden, d.inner}},
+            {"down_proj", {d.hidden, d.inner}},         {"embed_project", {d.hidden, d.width()}},
         };
         const auto shape = shapes.find(name);
         if (shape == shapes.end()) throw std::invalid_argument("the engine has no matrix " + name);
@@ -269,6 +301,7 @@ private:
             {"up_proj", &EngineLayer::up_proj},     {"down_proj", &EngineLayer::down_proj},
         };
         if (name == "embed_tokens") return decoder_.embed_tokens;
+        if (name == "embed_project") return decoder_.encoder.embed_project;
         return name == "lm_head" ? decoder_.lm_head : layer_of(layer).*members.at(name);  // shape_of() knows no other name
     }
 
@@ -355,6 +388,7 @@ void bind_engine(nb::module_& m) {
         .def("remove_sequence", &Engine::remove_sequence, nb::arg("sequence"))
         .def("length", &Engine::length, nb::arg("sequence"))
         .def("step", &Engine::step, nb::arg("sequences"), nb::arg("tokens"), nb::arg("wanted"), nb::arg("logits"))
+        .def("encode", &Engine::encode, nb::arg("tokens"), nb::arg("offsets"), nb::arg("hidden"))
         .def("sizes", &Engine::sizes);
 }
 

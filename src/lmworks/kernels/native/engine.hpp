@@ -1,4 +1,5 @@
-// A decoder as the native engine computes it: packed weights, the sequences that it continues, and one step.
+// A model as the native engine computes it: packed weights, the sequences that a decoder continues, and one step. An
+// encoder's pass is in engine_encoder.hpp.
 //
 // The model is that of model/transformer.py: embeddings, blocks of attention and feed-forward, a norm, a head. Its config
 // says what a block has; no published family is known here. All sizes count elements.
@@ -82,12 +83,13 @@ constexpr Size GROUP = 16;            // rows of a matrix that are packed togeth
 constexpr Size TERNARY_BLOCK = 256;  // columns of a block of TERNARY; of the other quantized kinds QUANT_BLOCK
 
 // A matrix (rows, columns) packed for products with few vectors: groups of 16 rows, one after the other, each at the
-// beginning of a cache line; missing rows of the last group are zeros. Within a group, dense kinds have for each column its
-// 16 numbers. Quantized kinds have first the whole numbers of each block of 32 columns, four columns of each row beside one
-// another: U8 columns 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in the high halves
-// columns 16-19 ... 28-31. Then for each block 16 scales in float16, and of U4_MIN 16 minima. TERNARY is the same with blocks of
-// 256 columns: its first eight vectors of bytes have columns 0-3, 4-7 ... 28-31 in the lowest two bits of each byte, columns
-// 32-35 ... 60-63 in the next two, and so on up to 127; the other eight have columns 128-255.
+// beginning of a cache line; missing rows of the last group are zeros. Within a group, F32 and F16 have for each column its
+// 16 numbers, BF16 for each two columns 16 pairs, as instructions multiply them; a missing last column is zeros. Quantized
+// kinds have first the whole numbers of each block of 32 columns, four columns of each row beside one another: U8 columns
+// 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in the high halves columns 16-19 ... 28-31.
+// Then for each block 16 scales in float16, and of U4_MIN 16 minima. TERNARY is the same with blocks of 256 columns: its first
+// eight vectors of bytes have columns 0-3, 4-7 ... 28-31 in the lowest two bits of each byte, columns 32-35 ... 60-63 in the
+// next two, and so on up to 127; the other eight have columns 128-255.
 struct WeightMatrix {
     int kind = F32_WEIGHTS;
     Size rows = 0, columns = 0;
@@ -141,6 +143,18 @@ struct RotaryTable {
 // How a sequence holds the numbers of keys and values.
 enum CacheKind : int { F32_CACHE, F16_CACHE, I8_CACHE, CACHE_KINDS };
 
+// What an encoder has besides; it has no head. Its embeddings are kept as rows in float32, so that each is read at once, and
+// those of positions have all that does not depend on the token added to them.
+struct EncoderParts {
+    bool exists = false;
+    bool post_norm = false;           // each norm comes after the residual is added
+    Size depth = 0;                   // layers of the pass; those of the model, if they are fewer, take turns in equal shares
+    Size width = 0;                   // of the embeddings
+    std::vector<float> embed_tokens;  // (vocab_size, width)
+    WeightMatrix embed_project;       // (hidden, width), where they differ
+};
+
+// A decoder, or an encoder.
 struct Decoder {
     Size vocab_size = 0, hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_size = 0, rotary_size = 0, positions = 0;
     bool layer_norm = false;
@@ -148,13 +162,15 @@ struct Decoder {
     float eps = 1e-5f, attention_scale = 1.0f, embedding_scale = 1.0f, head_scale = 1.0f;
     float attention_softcap = 0.0f, logit_softcap = 0.0f;  // 0: none
     WeightMatrix embed_tokens, lm_head;                    // lm_head does not exist where it is tied
-    std::vector<float> embed_positions, head_bias;         // (positions, hidden); (vocab_size); or empty
+    std::vector<float> embed_positions, head_bias;         // (positions, width); (vocab_size); or empty
     EngineNorm embed_norm, norm;
     RotaryTable rotary, local_rotary;
     std::vector<EngineLayer> layers;
     int cache_kind = F16_CACHE;  // of sequences that name none
+    EncoderParts encoder;
 
     const WeightMatrix& head() const { return lm_head.exists() ? lm_head : embed_tokens; }
+    Size width() const { return encoder.exists ? encoder.width : hidden; }  // of the embeddings
     Size q_size() const { return heads * head_size; }
     Size kv_size() const { return kv_heads * head_size; }
 };

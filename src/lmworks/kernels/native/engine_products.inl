@@ -109,6 +109,17 @@ struct Vectors {
     }
 };
 
+// The numbers of column ``even`` + ``odd`` (0 or 1) of a dense group, of a part of its rows.
+template <class E>
+Vec load_column(const E* group, Size even, int odd, int part) {
+    return load(group + (even + odd) * GROUP + part * W);
+}
+
+Vec load_column(const Bf16* group, Size even, int odd, int part) {
+    const VecU32 pairs = load(reinterpret_cast<const Bf16Pair*>(group) + even / 2 * GROUP + part * W);
+    return bit_cast<Vec>(odd ? pairs & 0xFFFF0000u : pairs << 16);
+}
+
 // A group of a dense matrix times COUNT vectors.
 template <class E, int COUNT>
 void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
@@ -118,7 +129,7 @@ void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
     for (; column + CHAINS <= x.columns; column += CHAINS)
         for (int chain = 0; chain < CHAINS; ++chain)
             for (int part = 0; part < PARTS; ++part) {
-                const Vec weights = load(group + (column + chain) * GROUP + part * W);
+                const Vec weights = load_column(group, column, chain, part);
                 if constexpr (COUNT == 1)
                     __builtin_prefetch(reinterpret_cast<const char*>(group + (column + chain) * GROUP + part * W) + WEIGHTS_AHEAD);
                 for (int i = 0; i < COUNT; ++i)
@@ -127,7 +138,7 @@ void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
     for (; column < x.columns; ++column)
         for (int part = 0; part < PARTS; ++part)
             for (int i = 0; i < COUNT; ++i)
-                sums[i][0].part[part] += load(group + column * GROUP + part * W) * x.dense[i * x.columns + column];
+                sums[i][0].part[part] += load_column(group, column, 0, part) * x.dense[i * x.columns + column];
     for (int i = 0; i < COUNT; ++i)
         for (int part = 0; part < PARTS; ++part) {
             y[i].part[part] = sums[i][0].part[part];

@@ -17,6 +17,12 @@ namespace {
 
 Size element_bytes(int kind) { return kind == F32_WEIGHTS ? 4 : 2; }
 
+// Where a number of a dense group lies, in bytes.
+Size dense_place(int kind, Size column, Size lane) {
+    const Size element = kind == BF16_WEIGHTS ? (column / 2 * GROUP + lane) * 2 + column % 2 : column * GROUP + lane;
+    return element * element_bytes(kind);
+}
+
 // Bytes of a block of GGUF: its numbers, and a float16 scale, of Q4_1 a minimum too.
 Size block_bytes(int kind) { return (number_bytes(kind) + scale_bytes(kind)) / GROUP; }
 
@@ -39,7 +45,7 @@ void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* nu
 }  // namespace
 
 Size WeightMatrix::group_bytes() const {
-    if (!is_quantized()) return GROUP * columns * element_bytes(kind);
+    if (!is_quantized()) return GROUP * (kind == BF16_WEIGHTS ? columns + columns % 2 : columns) * element_bytes(kind);
     constexpr Size LINE = 64;
     return (columns / block_columns(kind) * (scale_bytes(kind) + number_bytes(kind)) + LINE - 1) / LINE * LINE;
 }
@@ -99,7 +105,7 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
         } else {
             const Size bytes = element_bytes(kind);
             for (Size column = 0; column < columns; ++column)
-                std::memcpy(out + (column * GROUP + lane) * bytes, in + column * bytes, bytes);
+                std::memcpy(out + dense_place(kind, column, lane), in + column * bytes, bytes);
         }
     }
     return matrix;
@@ -127,9 +133,8 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
     const Size lane = row % GROUP;
     const int kind = matrix.kind;
     if (!matrix.is_quantized()) {
-        const Size bytes = element_bytes(kind);
         for (Size column = 0; column < matrix.columns; ++column) {
-            const std::uint8_t* in = group + (column * GROUP + lane) * bytes;
+            const std::uint8_t* in = group + dense_place(kind, column, lane);
             out[column] = kind == F32_WEIGHTS ? load_float(in) : kind == F16_WEIGHTS ? half_to_float(in) : bf16_to_float(in);
         }
         return;

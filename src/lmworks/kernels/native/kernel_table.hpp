@@ -153,6 +153,8 @@ struct RowMoments {
 struct Decoder;  // of the native engine (engine.hpp)
 struct StepBuffers;
 struct StepToken;
+struct EncoderTexts;  // of an encoder in it (engine_encoder.hpp)
+struct EncoderBuffers;
 class Team;
 
 struct KernelTable {
@@ -180,6 +182,9 @@ struct KernelTable {
     // A step of a decoder, called by each thread of a team.
     void (*decoder_step)(const Decoder& decoder, const StepToken* tokens, Size count, StepBuffers& buffers, Team& team,
                          int thread);
+    // A pass of an encoder over whole texts, the same; ``own`` are the buffers of the thread.
+    void (*encode_texts)(const Decoder& encoder, const EncoderTexts& texts, EncoderBuffers& shared, EncoderBuffers& own,
+                         Team& team, int thread);
 
     template <class T>
     const Kernels<T>& of() const {

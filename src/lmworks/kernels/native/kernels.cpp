@@ -8,6 +8,7 @@
 #include "reading.inl"
 #include "quantized.inl"
 #include "engine.inl"
+#include "engine_encoder.inl"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -32,7 +33,7 @@ const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
                                    adamw, sum_of_squares, block_forward, block_backward, adamw_rows, read_memory,
-                                   decoder_step};
+                                   decoder_step, encode_texts};
     return table;
 }
 

@@ -39,16 +39,15 @@ class Chat {
     this.tokensButton = plain("Tokens", () => this.#toggleTokens(), { "aria-pressed": "false", title: "Show each token with its probability" });
     this.settings = element("details", { class: "settings" }, element("summary", null, "Sampling"), this.sampling.form);
     const bar = element("section", { class: "card toolbar" },
-      element("div", { class: "row" }, this.choices.map((choice) => choice.element),
-        element("div", { class: "row buttons" }, plain("New chat", () => this.#begin()), this.tokensButton)),
+      element("div", { class: "row" }, this.choices.map((choice) => choice.element)),
       this.choices.map((choice) => choice.about), this.settings);
     this.transcript = element("div", { class: "transcript", role: "log", "aria-label": "Conversation", "aria-live": "off" });
     this.input = element("textarea", { rows: 2, "aria-label": "Message", placeholder: "Write a message. Enter sends it, Shift+Enter begins a line.",
       onkeydown: (event) => this.#key(event), oninput: () => fit(this.input) });
     this.send = element("button", { type: "submit", class: "primary" }, "Send");
-    this.stop = plain("Stop", () => this.#stopAll(), { title: "Escape does the same" });
+    this.stop = plain("Stop", () => this.#stopAll(), { title: "Escape does the same", data: { key: "stop" } });
     const composer = element("form", { class: "composer", onsubmit: (event) => { event.preventDefault(); this.#submit(); } },
-      this.input, element("div", { class: "row end" }, this.stop, this.send));
+      this.input, element("div", { class: "row" }, plain("New chat", () => this.#begin()), this.tokensButton, element("span", { class: "grow" }), this.stop, this.send));
     replace(place, element("h1", { class: "hidden-text" }, "Chat"), bar, this.transcript, composer);
     place.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.writing.size) this.#stopAll(); });
   }
@@ -129,8 +128,8 @@ class Chat {
   }
 
   #submit() {
-    const text = this.input.value.trim();
-    if (!text || this.send.disabled || !this.#settings()) return;
+    const text = this.input.value;  // as it is: a model that continues it reads its last space, too
+    if (!text.trim() || this.send.disabled || !this.#settings()) return;
     this.input.value = "";
     fit(this.input);
     this.#write(this.conversation.add(text, this.lanes));

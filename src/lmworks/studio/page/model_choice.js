@@ -55,7 +55,7 @@ export class ModelChoice {
     if (!model.writes) return this.#say(`${model.name} writes no texts: choose another model.`, true);
     const context = model.context === null ? "" : `, a context of ${this.studio.format.number(model.context)} tokens`;
     const close = element("button", { type: "button", class: "plain", onclick: () => this.#close(), title: "Free its memory" }, "Close");
-    return this.#say([`${model.name} is open${context}. ${model.notes.join(" ")} `, close]);
+    return this.#say([`${model.name} is open${context}. ${model.notes.map((note) => `${note}. `).join("")}`, close]);
   }
 
   #say(content, isBad = false) {
