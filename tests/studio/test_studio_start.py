@@ -280,6 +280,8 @@ def test_a_comparison_is_followed_by_its_table_and_the_run_that_is_going(home, s
     query = f"run=comparisons/one&trial=lora/seed-0&journal={seen['journal']}"
     _, later, _ = studio.ask("GET", f"/studio/api/start/watch?{query}")
     assert (later["is_new"], later["points"]["loss"], later["state"]) == (False, [[2, 1.0]], "stopped")
+    comparison(["majority", "lora"], seeds=1, recommendation={}).write(folder)
+    assert progress.state_of(folder).state == "finished"
     comparison(["majority", "lora"], seeds=1).write(folder)
     _, ended, _ = studio.ask("GET", "/studio/api/start/watch?run=comparisons/one")
     assert ended["state"] == "finished"

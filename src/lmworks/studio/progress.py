@@ -157,7 +157,7 @@ def _comparison(folder: Path) -> tuple[str, dict[str, Any], float | None]:
         return "failed", {}, None
     done, count = len([result for result in state.results if result.state != "open"]), len(state.results)
     about = {"model": state.settings.model, "data": state.settings.source, "step": done, "steps": count}
-    is_done = done == count and bool(state.recommendation or len(state.done) < 2)
+    is_done = done == count  # without a recommendation, too: there is none where no contender is right on any row
     newest = None if is_done else newest_run(folder)
     is_running = newest is not None and _is_locked(newest)
     word = "finished" if is_done else "running" if is_running else "stopped"
