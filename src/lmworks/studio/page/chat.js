@@ -87,10 +87,10 @@ class Chat {
 
   #answer(turn, at, lane) {
     const { element } = this.studio, answer = shownAnswer(turn, lane), place = turn.lanes[lane];
-    if (!answer) return element("div", { class: "answer card" });
+    if (!place || !answer) return element("section", { class: "card detail" }, "Asked later: from the next message on it has read what is beside.");
     const view = this.#view(answer), busy = this.writing.size > 0, key = `${at}-${lane}`;
     const actions = answer.state === "writing" ? [] : [
-      place && this.#steps({ at: place.at, of: place.versions.length }, `answer-${key}`, busy, (step) => { place.at += step; }, "answer"),
+      this.#steps({ at: place.at, of: place.versions.length }, `answer-${key}`, busy, (step) => { place.at += step; }, "answer"),
       this.#button("Again", `again-${key}`, busy, () => this.#again(turn, lane), "Let the model answer once more; this answer stays as a branch"),
       this.#button("Edit", `edit-answer-${key}`, busy, () => this.#editAnswer(turn, at, lane), "Write it otherwise; the model reads it so from then on"),
       this.#button("Branch", `branch-${key}`, busy, () => this.#branch(turn), "Ask something else after this answer"),
@@ -207,7 +207,7 @@ class Chat {
       if (event.key === "Escape") { event.stopPropagation(); back(); }
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); done(); }
     }, oninput: () => fit(input) });
-    const done = () => { const changed = input.value.trim(); back(); if (changed) use(changed); };
+    const done = () => { const changed = input.value; back(); if (changed.trim()) use(changed); };
     replace(place, element("div", { class: "editor" }, input, element("div", { class: "row end" },
       element("button", { type: "button", onclick: back }, "Cancel"), element("button", { type: "button", class: "primary", onclick: done }, word))));
     fit(input);

@@ -17,6 +17,7 @@ class Runs {
 
   async show(address) {
     this.address = address;
+    document.documentElement.scrollTop = 0;
     const [kind, ...rest] = address.split("/"), name = rest.join("/");
     if (kind === "page") this.#page(name);
     else if (kind === "beside") await this.#beside(name.split(",").map(decodeURIComponent));

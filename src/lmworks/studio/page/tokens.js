@@ -31,7 +31,7 @@ export function visible(text) {
 export class TokenView {
   constructor() {
     this.element = element("div", {
-      class: "tokens", role: "group", "aria-label": "Tokens: the arrow keys move, Escape closes",
+      class: "tokens", role: "group", dir: "auto", "aria-label": "Tokens: the arrow keys move, Escape closes",
       onkeydown: (event) => this.#move(event),
       onpointerover: (event) => this.#show(event.target),
       onpointerleave: () => hideTip(),
