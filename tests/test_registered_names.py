@@ -26,7 +26,7 @@ OTHER_MEANINGS = {
     ("commands/doctor.py", "instructions"),
     ("commands/examples.py", "masked"),  # what became of a token
     ("commands/main.py", "chat"),  # the command
-    ("serve/responses.py", "instructions"),  # a field of OpenAI's Responses
+    ("serve/response_output.py", "instructions"),  # a field of OpenAI's Responses
     ("adapt/adapter_folder.py", "head"),  # the part of a model
     ("run/footprint.py", "head"),
 }

@@ -91,6 +91,12 @@ for _ in range(200):
         break
 print(codes - {0})
 """
+SIZES = """
+started = threading.Event()
+threading.Thread(target=generate, args=(started,), daemon=True).start()
+started.wait()
+print(len([engine.sizes() for _ in range(500)]))
+"""
 DAEMON = """
 started = threading.Event()
 threading.Thread(target=generate, args=(started,), daemon=True).start()
@@ -195,3 +201,7 @@ def test_a_process_forked_during_a_step_says_so(weights: Path) -> None:
 def test_a_process_ends_while_a_thread_generates(weights: Path, first: str) -> None:
     for _ in range(5):
         assert run(DAEMON, weights, first) == "True"
+
+
+def test_sizes_are_read_while_a_thread_generates(weights: Path) -> None:
+    assert run(SIZES, weights) == "500"

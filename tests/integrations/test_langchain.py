@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
+from pydantic import BaseModel
 from tiny_model import save_tiny
 
 from lmworks.base.errors import InputError
@@ -15,7 +16,7 @@ from lmworks.run.load import load
 
 pytest.importorskip("langchain_core", reason="needs langchain-core (pip install 'lmworks[langchain]')")
 
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from lmworks.integrations.langchain import ChatLmworks, LmworksEmbeddings, LmworksLLM
@@ -27,7 +28,7 @@ TOKENS = 24
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny decoder with large random weights, so that each prompt goes on otherwise."""
     folder = tmp_path_factory.mktemp("langchain")
-    model = load(save_tiny(folder / "small", tied=False))
+    model = load(save_tiny(folder / "small", tied=False, context=2048))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in model.network.parameters():
@@ -127,6 +128,42 @@ def test_parts_of_a_message_are_texts_or_refused(writer, content, message) -> No
             chat.invoke([HumanMessage(content)])
 
 
+def switch(on: bool) -> str:
+    """Turns the light on or off."""
+    return "on" if on else "off"
+
+
+class Verdict(BaseModel):
+    """Whether a text is good."""
+
+    good: bool
+    of: Literal["film", "book"]
+
+
+def test_tools_are_called_with_arguments_that_their_schema_allows(writer) -> None:
+    """Even by a model with random weights, whole and as a stream; what the tool gives is read in the next turn."""
+    pytest.importorskip("llguidance", reason="grammars need llguidance")
+    chat = ChatLmworks(model=str(writer), max_tokens=200)
+    bound = chat.bind_tools([switch, Verdict], tool_choice="switch", parallel_tool_calls=False)
+    answer = bound.invoke("The light, please")
+    (call,) = answer.tool_calls
+    assert (call["name"], set(call["args"]), type(call["args"]["on"])) == ("switch", {"on"}, bool)
+    streamed = sum(bound.stream("The light, please"), start=AIMessageChunk(""))
+    assert [(c["name"], c["args"]) for c in streamed.tool_calls] == [(call["name"], call["args"])]
+    turns = [HumanMessage("The light, please"), answer, ToolMessage(switch(**call["args"]), tool_call_id=call["id"])]
+    assert isinstance(bound.invoke(turns), AIMessage)
+    with pytest.raises(InputError, match="no text of the grammar was found that ends within 30 tokens"):
+        chat.bind_tools([switch], tool_choice="any", max_tokens=30).invoke("hi")
+    with pytest.raises(InputError, match="there is no function"):
+        chat.bind_tools([switch], tool_choice="other").invoke("hi")
+
+
+def test_structured_output_is_of_its_class(writer) -> None:
+    pytest.importorskip("llguidance", reason="grammars need llguidance")
+    verdict = ChatLmworks(model=str(writer), max_tokens=200).with_structured_output(Verdict).invoke("hi")
+    assert isinstance(verdict, Verdict)
+
+
 def test_a_model_that_there_is_not() -> None:
     with pytest.raises(InputError, match="is no file or folder here"):
         ChatLmworks(model="no-such-model").invoke("hi")
@@ -182,6 +219,14 @@ else:
         def chat_model_params(self) -> dict[str, Any]:
             return {"model": self.folder, "max_tokens": TOKENS}
 
+        @property
+        def has_tool_calling(self) -> bool:
+            return False  # random weights call no tool with the arguments that these tests ask for
+
+        @property
+        def has_structured_output(self) -> bool:
+            return False
+
     class _Embeddings(_OnTiny):
         @property
         def embeddings_class(self) -> type[LmworksEmbeddings]:
@@ -199,7 +244,7 @@ else:
             return {"model": self.folder}
 
     class TestChatIntegration(_Chat, ChatModelIntegrationTests):
-        """LangChain's standard tests; tools, structured output and images are not supported and skipped by them."""
+        """LangChain's standard tests; images are not supported; tools are tested above."""
 
     class TestEmbeddingsUnit(_Embeddings, EmbeddingsUnitTests):
         """LangChain's standard tests."""

@@ -290,3 +290,21 @@ def test_the_api_is_described(url):
             schema = description["components"]["schemas"][reference.rpartition("/")[2]]
             assert {"model", "lora_name"} & {*schema["required"]}
             assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: local"])
+def test_a_connection_that_sends_no_request_is_closed(model, monkeypatch, sent):
+    monkeypatch.setattr("lmworks.serve.connections.HEAD_SECONDS", 0.2)
+    with running({NAME: model}) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+            connection.sendall(sent)
+            assert connection.recv(100) == b""
+        with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            connection.sendall(b"GET /hea")
+            while connection.recv(1000):
+                pass
+        answer = client_of(url).chat.completions.create(**{**LONG, "max_tokens": 4})
+        assert answer.usage.completion_tokens == 4

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 from serving import NAME, open_tiny, running
 
 from lmworks.language_model.opening import open_saved_model
@@ -60,6 +61,36 @@ def test_langchain_s_client_gets_them_too(url, model):
     assert by_responses.invoke(QUESTION).text == expected
     text = langchain.OpenAI(base_url=url, api_key="none", model="smol", temperature=0, max_tokens=8)
     assert text.invoke("The sky is") == model.generate("The sky is", max_tokens=8, temperature=0)
+
+
+def test_structured_output_and_tools_by_other_clients(url):
+    """A model of 135 million weights, which would rarely write valid JSON by itself."""
+    pytest.importorskip("llguidance")
+    langchain = pytest.importorskip("langchain_openai")
+
+    class Person(BaseModel):
+        name: str = Field(max_length=40)
+        born: int = Field(ge=0, le=2100)
+
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    client = openai.OpenAI(base_url=url, api_key="none")
+    messages = [{"role": "user", "content": "Who was Ada Lovelace, and when was she born?"}]
+    parsed = client.chat.completions.parse(model="smol", messages=messages, response_format=Person, max_tokens=80)
+    assert isinstance(parsed.choices[0].message.parsed, Person)
+    response = client.responses.parse(model="smol", input=messages, text_format=Person, max_output_tokens=80)
+    assert isinstance(response.output_parsed, Person)
+    chat = langchain.ChatOpenAI(base_url=url, api_key="none", model="smol", temperature=0, max_tokens=80)
+    for method in ("json_schema", "function_calling"):
+        assert isinstance(chat.with_structured_output(Person, method=method).invoke(messages), Person)
+    called = chat.bind_tools([add], tool_choice="required").invoke("How much is 12 plus 30?")
+    assert {call["name"] for call in called.tool_calls} == {"add"}
+    assert all(isinstance(value, int) for call in called.tool_calls for value in call["args"].values())
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "42"} for call in called.tool_calls]
+    answer = chat.bind_tools([add]).invoke([("human", "How much is 12 plus 30?"), called, *results])
+    assert answer.content or answer.tool_calls
 
 
 def test_langchain_s_embeddings_are_the_library_s():

@@ -19,6 +19,8 @@ from serving import NAME, NO_END, ask_json, open_tiny, running, wait_until
 from tiny_model import save_tiny
 
 from lmworks.kernels.native_module import native_module
+from lmworks.language_model import engine_cache
+from lmworks.language_model.opening import open_saved_model
 
 pytest.importorskip("uvicorn")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(native_module() is None, reason="no native kernels")]
@@ -30,6 +32,12 @@ HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: a
 @pytest.fixture(name="model", scope="module")
 def _model(tmp_path_factory) -> Any:
     return open_tiny(tmp_path_factory.mktemp("model"), context=20_000)
+
+
+@pytest.fixture(name="alone", scope="module")
+def _alone(tmp_path_factory) -> Any:
+    """The same model in an engine of its own."""
+    return open_tiny(tmp_path_factory.mktemp("alone"), context=20_000)
 
 
 def is_idle(url: str) -> bool:
@@ -71,14 +79,14 @@ def test_a_thousand_connects_and_hangups_leave_a_server_that_answers(model):
         wait_until(lambda: psutil.Process().num_fds() <= before)
 
 
-def test_64_clients_get_what_each_gets_alone_and_memory_stays(model):
+def test_64_clients_get_what_each_gets_alone_and_memory_stays(model, alone):
     def ask(url: str, number: int) -> tuple[str, str]:
         messages = [{"role": "user", "content": f"{number} " + "The sea is blue. " * (number % 30)}]
         fields = {"model": NAME, "messages": messages, "temperature": 0, "max_tokens": 5 + number % 20}
         status, answer = ask_json(url, "/v1/chat/completions", **fields)
         assert status == 200, answer
         (choice,) = answer["choices"]
-        reply = model.chat(messages, max_tokens=fields["max_tokens"], temperature=0, details=True)
+        reply = alone.chat(messages, max_tokens=fields["max_tokens"], temperature=0, details=True)
         assert choice["finish_reason"] == ("length" if reply.stop_reason == "length" else "stop")
         assert answer["usage"]["completion_tokens"] == reply.usage.completion_tokens
         return choice["message"]["content"], reply.text
@@ -88,7 +96,7 @@ def test_64_clients_get_what_each_gets_alone_and_memory_stays(model):
         for turn in range(4):
             numbers = range(turn * 400, turn * 400 + 400)
             texts = list(pool.map(lambda number: ask(url, number), numbers))
-            assert all(served == alone for served, alone in texts)
+            assert all(served == expected for served, expected in texts)
             sizes.append(process.memory_info().rss)
     assert sizes[3] - sizes[1] < 64e6, sizes
 
@@ -106,22 +114,22 @@ def test_a_slow_reader_does_not_hold_others_up(model):
     assert text.count(b"data: ") >= 100
 
 
-def test_a_model_that_is_replaced_while_it_runs_answers_as_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_model_that_is_replaced_while_it_runs_answers_as_before(tmp_path, monkeypatch, is_cached):
     from test_serve_command import serving
 
     monkeypatch.setenv("LMWORKS_ENGINE_CACHE", str(tmp_path / "engines"))
     folder = save_tiny(tmp_path / NAME, context=2000)
-    for _ in range(2):  # packed anew, and from the cache
-        with serving(str(folder)) as (process, url):
-            expected = answer_of(url)
-            save_tiny(tmp_path / "other", seed=1, context=2000)
-            os.replace(tmp_path / "other" / "model.safetensors", folder / "model.safetensors")
-            for path in (tmp_path / "engines").rglob("*"):
-                if path.is_file():
-                    path.unlink()
-            again = answer_of(url)
-            assert again[1]["choices"] == expected[1]["choices"]
-            assert process.poll() is None
+    if is_cached:
+        engine_cache.store(open_saved_model(folder).prepare("float32"))
+    with serving(str(folder)) as (process, url):
+        expected = answer_of(url)
+        other = save_tiny(tmp_path / "other", seed=1, context=2000)
+        os.replace(other / "model.safetensors", folder / "model.safetensors")
+        for path in (tmp_path / "engines").rglob("*.*"):
+            path.unlink()
+        assert answer_of(url)[1]["choices"] == expected[1]["choices"]
+        assert process.poll() is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -129,6 +137,7 @@ def test_a_log_without_room_stops_no_answer(tmp_path):
     from test_serve_command import serving
 
     folder = save_tiny(tmp_path / NAME)
+    engine_cache.store(open_saved_model(folder).prepare("float32"))  # else it says so where there is no room
     with open("/dev/full", "w") as full, serving(str(folder), stderr=full) as (process, url):
         for _ in range(3):
             assert answer_of(url)[0] == 200

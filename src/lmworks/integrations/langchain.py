@@ -14,9 +14,11 @@ from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.embeddings import Embeddings
-from langchain_core.language_models import BaseChatModel, BaseLLM
+from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCall, ToolCallChunk, tool_call_chunk
+from langchain_core.output_parsers.openai_tools import parse_tool_call
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -25,6 +27,8 @@ from langchain_core.outputs import (
     GenerationChunk,
     LLMResult,
 )
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
 from lmworks.base.errors import InputError, check_type
@@ -35,6 +39,7 @@ from lmworks.language_model import engine_cache
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.run.load import load
 
+TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
 _COMPUTING = threading.Lock()
 """Held while a model computes: the engine's threads serve one caller at a time, and LangChain asks from several."""
 
@@ -117,11 +122,35 @@ class _Writer(_Settings):
 class ChatLmworks(_Writer, BaseChatModel):
     """A chat model: ``ChatLmworks(model="runs/faq").invoke("What is 3 plus 3?")``.
 
-    Messages go through the model's chat template, in the format of the run that trained it. Tools and images are not
-    supported; messages with images raise an InputError.
+    Messages go through the model's chat template, in the format of the run that trained it. Calls of tools and
+    structured outputs are kept to their schemas by a grammar. Messages with images raise an InputError.
     """
 
     model_config = ConfigDict(extra="forbid")
+
+    def bind_tools(
+        self,
+        tools: Sequence[Any],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        parallel_tool_calls: bool = True,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """A chat model that may call tools, and that only with arguments that their schemas allow.
+
+        Args:
+            tools: functions, LangChain's tools, classes of pydantic, or OpenAI's form.
+            tool_choice: "auto" (default), "none", "any" or "required", or the name of the tool that must be called.
+            parallel_tool_calls: whether an answer may have several calls.
+            strict: LangChain's; without effect, as schemas are always kept to.
+            **kwargs: further settings of each call.
+        """
+        choice = "required" if tool_choice in (True, "any") else tool_choice or "auto"
+        if isinstance(choice, str) and choice not in ("auto", "none", "required"):
+            choice = {"type": "function", "function": {"name": choice}}
+        listed = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=listed, tool_choice=choice, parallel_tool_calls=parallel_tool_calls, **kwargs)
 
     def _generate(
         self,
@@ -131,7 +160,12 @@ class ChatLmworks(_Writer, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         reply = _whole(self._answer(messages, stop, kwargs))
-        message = AIMessage(content=reply.text, usage_metadata=_usage(reply), response_metadata=self._metadata(reply))
+        message = AIMessage(
+            content=reply.text,
+            tool_calls=_calls(reply),
+            usage_metadata=_usage(reply),
+            response_metadata=self._metadata(reply),
+        )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -146,6 +180,7 @@ class ChatLmworks(_Writer, BaseChatModel):
             if reply is not None:
                 message = AIMessageChunk(
                     content="",
+                    tool_call_chunks=_call_chunks(reply),
                     usage_metadata=_usage(reply),
                     response_metadata=self._metadata(reply),
                     chunk_position="last",
@@ -159,9 +194,10 @@ class ChatLmworks(_Writer, BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, further: dict[str, Any]
     ) -> Iterator[tuple[str, Reply | None]]:
         turns = convert_to_openai_messages(messages, text_format="block")  # as text, parts would be joined by lines
-        settings = self._sampling(stop, further)
+        tools = {name: further[name] for name in TOOL_SETTINGS if name in further}
+        settings = self._sampling(stop, {name: further[name] for name in further if name not in tools})
         model = self.language_model
-        return self._pieces(lambda: model.chat(turns, stream=True, **settings.model_dump()))
+        return self._pieces(lambda: model.chat(turns, stream=True, **tools, **settings.model_dump()))
 
     def _metadata(self, reply: Reply) -> dict[str, Any]:
         return {"model_name": self.model_name, "stop_reason": reply.stop_reason}
@@ -277,6 +313,19 @@ def _whole(pieces: Iterator[tuple[str, Reply | None]]) -> Reply:
     *_, (_, reply) = pieces
     assert reply is not None
     return reply
+
+
+def _calls(reply: Reply) -> list[ToolCall]:
+    """The calls of an answer; their arguments are whole, as the grammar ends them within the most tokens."""
+    return [parse_tool_call(call, return_id=True) for call in reply.tool_calls or ()]
+
+
+def _call_chunks(reply: Reply) -> list[ToolCallChunk]:
+    """The calls of an answer, whole, as the last chunk of a stream has them."""
+    return [
+        tool_call_chunk(name=call["function"]["name"], args=call["function"]["arguments"], id=call["id"], index=number)
+        for number, call in enumerate(reply.tool_calls or ())
+    ]
 
 
 def _usage(reply: Reply) -> UsageMetadata:

@@ -204,7 +204,7 @@ class Choice:
         self.last_time = request.began
         self._limit, self._settings, self._new = limit, settings, 0
         self._chooser = TokenChooser(settings, rules, tokenizer.end_ids, generator, limit)
-        self._text = ReplyBuilder(tokenizer, len(prompt), settings.sampling, False)
+        self._text = ReplyBuilder(tokenizer, len(prompt), settings.sampling, False, keep_special=settings.keeps_special)
         self._prompt_scores: list[TokenScore] = []
         self._scores: list[TokenScore] = []  # of tokens whose text is held back
         request.choices.append(self)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lmworks.serve.schemas import MOST_TOP, Body, SamplingBody, TextFormat
+from lmworks.serve.schemas import MOST_TOOLS, MOST_TOP, Body, SamplingBody
 
 LOGPROBS = "message.output_text.logprobs"
 
@@ -15,7 +15,7 @@ class TextSettings(Body):
     """``text``: what the answer must look like."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset({"verbosity"})
-    format: TextFormat = TextFormat(type="text")
+    format: dict[str, Any] = Field(default_factory=lambda: {"type": "text"})
 
 
 class InputText(Body):
@@ -80,7 +80,6 @@ class ResponsesBody(SamplingBody):
         [
             "conversation",
             "max_tool_calls",
-            "parallel_tool_calls",
             "previous_response_id",
             "prompt",
             "prompt_cache_key",
@@ -89,8 +88,6 @@ class ResponsesBody(SamplingBody):
             "safety_identifier",
             "service_tier",
             "stream_options",
-            "tool_choice",
-            "tools",
         ]
     )
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1)] = Field(
@@ -101,6 +98,11 @@ class ResponsesBody(SamplingBody):
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
     include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
     text: TextSettings = Field(default_factory=TextSettings)
+    tools: list[dict[str, Any]] = Field(default_factory=list, max_length=MOST_TOOLS)
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description='"auto", "none", "required" or {"type": "function", "name": "..."}'
+    )
+    parallel_tool_calls: bool = True
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
     truncation: Literal["disabled"] = "disabled"
     store: Literal[False] = False

@@ -18,6 +18,8 @@ MOST_CHOICES = 128
 """Answers of one request."""
 MOST_TEXTS = 2048
 """Texts of one request for vectors or labels."""
+MOST_TOOLS = 128
+"""Functions of one request."""
 MOST_TOP = 20
 """Likeliest tokens that are told at each place."""
 SMALLEST_TOP_P = 1e-6
@@ -142,12 +144,6 @@ def _biases(biases: dict[str, float], vocab_size: int) -> dict[int, float]:
     return {int(token): bias for token, bias in biases.items()}
 
 
-class TextFormat(Body):
-    """``response_format`` of plain text."""
-
-    type: Literal["text"]
-
-
 class ChatBody(GenerationBody):
     """POST /v1/chat/completions."""
 
@@ -158,7 +154,6 @@ class ChatBody(GenerationBody):
             "functions",
             "metadata",
             "modalities",
-            "parallel_tool_calls",
             "prediction",
             "prompt_cache_key",
             "prompt_cache_retention",
@@ -166,8 +161,6 @@ class ChatBody(GenerationBody):
             "safety_identifier",
             "service_tier",
             "store",
-            "tool_choice",
-            "tools",
             "verbosity",
             "web_search_options",
         ]
@@ -176,7 +169,12 @@ class ChatBody(GenerationBody):
     max_completion_tokens: int | None = Field(None, ge=0)
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
-    response_format: TextFormat | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = Field(None, min_length=1, max_length=MOST_TOOLS)
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description='"auto", "none", "required" or {"type": "function", "function": {"name": "..."}}'
+    )
+    parallel_tool_calls: bool = True
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -187,6 +185,11 @@ class ChatBody(GenerationBody):
         if 0 in (self.max_tokens, self.max_completion_tokens):
             raise ValueError("max_completion_tokens must be at least 1")
         return self
+
+    @property
+    def limit_field(self) -> str:
+        """The field that says how many new tokens there may be."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
     @property
     def limit(self) -> int | None:

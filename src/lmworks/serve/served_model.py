@@ -13,6 +13,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.prompts import Prompt
+from lmworks.generate.tool_calls import Tools
 from lmworks.language_model.inputs import conversation_of, prompts_of
 from lmworks.language_model.native_model import NativeModel
 from lmworks.language_model.text_methods import TextMethods
@@ -73,15 +74,20 @@ class ServedModel:
         """Text <-> ids."""
         return self.model.tokenizer
 
-    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
-        """Messages as the model reads them, in the format of the run that trained it.
+    def conversation(self, messages: Sequence[Mapping[str, Any]], tools: Tools | None = None) -> Prompt:
+        """Messages as the model reads them, in the format of the run that trained it, and the tools that it may call.
 
         Raises:
             InputError: a message is malformed, has a key that nothing reads, or the chat template refuses it.
         """
         unused: dict[str, None] = {}
         turns = conversation(list(messages), unused)
-        unused |= dict.fromkeys(sorted(chat.unwritten_keys(self.tokenizer, turns)))
+        if tools is not None:
+            turns = tools.messages(turns)
+        unwritten = chat.unwritten_keys(self.tokenizer, turns) - {
+            "tool_call_id"
+        }  # results come in the order of the calls
+        unused |= dict.fromkeys(sorted(unwritten))
         if unused:
             raise InputError(f"the model does not read {next(iter(unused))!r} of a message", "", "leave it out")
         form = self.model.input_format
@@ -89,7 +95,8 @@ class ServedModel:
         if len(turns) > 1 and not templated and form is not None and form.has_prompt:
             fault = f"the model reads one message, not {len(turns)}: it was trained without a chat template"
             raise InputError(fault, "", "give the last message alone")
-        prompt = conversation_of(turns, self.tokenizer, form, self.model.few_shot)
+        told = None if tools is None else tools.of_template
+        prompt = conversation_of(turns, self.tokenizer, form, self.model.few_shot, told)
         if prompt.choices:
             raise InputError(
                 "the model chooses labels and writes no answers", "", f"lmworks predict {self.model.source}"

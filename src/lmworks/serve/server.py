@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
+from lmworks.serve.connections import TimedProtocol
 from lmworks.serve.json_log import start_log
 from lmworks.serve.settings import ServeSettings
 
@@ -56,6 +57,7 @@ def make_server(app: Starlette, stop_seconds: float, certificate: Mapping[str, s
     """
     config = uvicorn.Config(
         app,
+        http=TimedProtocol,
         log_config=None,
         backlog=BACKLOG,
         access_log=False,

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, largest, log_softmax, pick
+from lmworks.generate.sampling import Rules, SamplingSettings, allow_only, apply_rules, largest, log_softmax, pick
 
 
 class TokenMask(Protocol):
@@ -49,6 +49,7 @@ class ChoiceSettings:
         logit_bias: added to the logits of these tokens.
         top_log_probabilities: how many of the likeliest tokens are told at each place; None: no scores at all.
         grammar: makes the mask of an answer.
+        keeps_special: special tokens are written by their names, as calls of tools need them.
     """
 
     sampling: SamplingSettings
@@ -57,6 +58,7 @@ class ChoiceSettings:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_log_probabilities: int | None = None
     grammar: Callable[[], TokenMask] | None = None
+    keeps_special: bool = False
 
 
 class TokenScore(NamedTuple):
@@ -128,7 +130,7 @@ class TokenChooser:
         sampling, grammar = self._settings.sampling, self._grammar
         scores = apply_rules(self._changed(logits)[None], sampling, self._rules, [ids], [new], [limit], self._end_ids)
         if grammar is not None:
-            scores = np.where(grammar.mask(), scores, np.float32(-np.inf))
+            scores = allow_only(scores, logits[None], grammar.mask()[None])
         (token,) = pick(scores, sampling, [self._generator], [ids])
         return [token] if grammar is None else grammar.accept(token, limit)
 

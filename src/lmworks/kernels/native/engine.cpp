@@ -257,6 +257,7 @@ public:
 
     // Bytes of weights and of the sequences.
     std::pair<std::size_t, std::size_t> sizes() const {
+        const Locked locked(mutex_);
         std::size_t cached = 0;
         for (const auto& [number, own] : sequences_) cached += 2 * static_cast<std::size_t>(own->keys.count());
         return {static_cast<std::size_t>(memory_.bytes()), cached};
