@@ -136,7 +136,7 @@ def test_a_rater_who_looks_at_places_is_found(tmp_path):
     rate_all(test, "anna", lambda prompt, order: order[:1] if prompt % 8 else order[1:])
     result = outcome(test)
     assert (result.first_shown.chosen, result.first_shown.ratings, result.first_shown.expected) == (35, 40, 0.5)
-    assert any("shown first was chosen 35 of 40 times, where 50%" in warning for warning in warnings_of(result))
+    assert any("shown first was chosen 35 of 40 times, where 50 %" in warning for warning in warnings_of(result))
 
 
 def test_one_who_looks_at_answers_is_not(tmp_path):
@@ -147,8 +147,8 @@ def test_one_who_looks_at_answers_is_not(tmp_path):
 
 def test_too_few_prompts_and_raters_are_said(tmp_path):
     warnings = warnings_of(outcome(rated(tmp_path, {"anna": ["t", "b", "t"]})))
-    assert "3 prompts decided between tuned and base: no test can tell them apart with fewer than 6" in warnings[0]
-    assert "a rate of 60% needs 197" in warnings[0]
+    assert "3 prompts decided between tuned and base: with fewer than 6 no test can tell them apart" in warnings[0]
+    assert "197 are needed to find one of 60 %" in warnings[0]
     assert any("one rater" in warning for warning in warnings)
 
 

@@ -20,10 +20,7 @@ from lmworks.commands.opening import add_base
 if TYPE_CHECKING:
     from lmworks.data.batch import Example
     from lmworks.data.examples import Examples
-    from lmworks.model.config import ModelConfig
-    from lmworks.tasks.settings import TaskSettings
-    from lmworks.tasks.task import Task
-    from lmworks.text.rows import Table
+    from lmworks.run.data_view import DataView
     from lmworks.text.tokenizer import Tokenizer
 
 LEARNED = "bold green"
@@ -102,11 +99,8 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
     """Examples as a run has them; whether this very model could be trained on them is said last."""
-    from lmworks.data.examples import check_report
-    from lmworks.run.source import config_of, tokenizer_of
-    from lmworks.tasks import registry
+    from lmworks.run.data_view import view_data
     from lmworks.tasks.settings import TaskSettings
-    from lmworks.text import corpus
     from lmworks.text.rows import DataSettings
 
     if args.seed < 0:
@@ -115,78 +109,30 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     named = {"name": args.task} if args.task else {}
     task_settings = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
     settings = build(DataSettings, values, "the command line")
-    table = corpus.read(args.data, settings)
-    tokenizer, config = tokenizer_of(args.model, args.base), config_of(args.model, args.base)
-    task = _task(task_settings, table, tokenizer, config)
-    table = task.usable_rows(table, tokenizer, settings)
-    examples = task.examples(table, settings, config.max_position_embeddings)
+    view = view_data(args.model, args.base, args.data, settings, task_settings)
     if args.json:
-        print(json.dumps(asdict(examples.report), indent=2))
+        print(json.dumps(asdict(view.examples.report), indent=2))
         return 0
-    why = "as --task says" if args.task else f"which a model like this learns from rows of kind {table.kind}"
-    print(f"task {task.name}: {task.learns}, {why}")
-    _print_examples(examples, task, args)
-    try:
-        task_class = registry.choose(task_settings, table.kind, config, lambda: tokenizer, table.name)
-        task_class(task_settings, tokenizer, _with_head(config, task_class, table))
-        check_report(examples.report, settings)
-    except InputError as error:
-        print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
+    print(f"task {view.task.name}: {view.task.learns}, {view.reason}")
+    _print_examples(view, args)
+    if (refusal := view.refusal) is not None:
+        print(f"\ntraining on this would be refused: {refusal}", file=sys.stderr)
     return 0
 
 
-def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: ModelConfig) -> Task:
-    """The task by its name, for a model that it would fit; without a name the one that suits rows and model."""
-    from lmworks.data.batch import NEXT_SENTENCE
-    from lmworks.model.config import HeadConfig
-    from lmworks.tasks import registry
-
-    if settings.name == registry.AUTO:
-        speaking = config.model_copy(update={"language_head": True})
-        task = registry.choose(settings, table.kind, speaking, lambda: tokenizer, table.name)
-        return task(settings, tokenizer, _with_head(speaking, task, table))
-    registry.check_settings(settings)
-    task = registry.task_class(settings.name)
-    follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
-    parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(
-        update={
-            "architecture": config.architecture if config.architecture in task.architectures else task.architectures[0],
-            **parts,
-        }
-    )
-    registry.choose(settings, table.kind, fitting, lambda: tokenizer, table.name)
-    return task(settings, tokenizer, _with_head(fitting, task, table))
-
-
-def _with_head(config: ModelConfig, task: type[Task], table: Table) -> ModelConfig:
-    """The config with the head that the task asks for, at the token that models of its architecture read; of an
-    encoder-decoder, tokens are classified by its encoder alone."""
-    from lmworks.model.config import HeadConfig
-    from lmworks.model.head_requests import SEQUENCE, TOKENS
-
-    request = task.head_request(table)
-    if request is None or request.is_met_by(config.head(request.name)):
-        return config
-    place = "tokens" if request.name != SEQUENCE else "first" if config.architecture == "encoder" else "last"
-    head = HeadConfig(kind=place, **request._asdict())
-    alone = {"architecture": "encoder"} if request.name == TOKENS and config.architecture == "encoder-decoder" else {}
-    return config.model_copy(update={"heads": (head,), **alone})
-
-
-def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) -> None:
+def _print_examples(view: DataView, args: argparse.Namespace) -> None:
     """The first examples and the counts."""
     import numpy as np
 
     from lmworks.commands.examples import Printer, print_counts
 
+    examples, task = view.examples, view.task
     if not task.is_random and task.architectures == ("decoder",):
         for number, example in enumerate(examples.items[: args.examples], 1):
             _print_example(number, example, task.tokenizer, args)
         _print_report(examples)
         return
-    labels = {head.name: head.labels for head in task.model.heads if head.labels}
-    printer = Printer(task.tokenizer, args.tokens, args.ids, labels)
+    printer = Printer(task.tokenizer, args.tokens, args.ids, view.labels)
     for number, example in enumerate(examples.items[: args.examples], 1):
         for draw in range(args.draws):
             rng = np.random.default_rng((args.seed, draw, number - 1))
@@ -231,18 +177,7 @@ def _print_report(examples: Examples) -> None:
         f"the examples have {report.tokens:,} tokens, {report.loss_tokens:,} of them with loss ({share:.1%}); "
         f"the longest has {report.longest:,}"
     )
-    counts = {
-        "truncated rows": report.truncated,
-        "tokens cut off": report.dropped_tokens,
-        "rows left out as too long": report.too_long,
-        "texts divided into chunks": report.chunked,
-        "rows with no token to learn": report.no_trainable,
-        "rows whose end of turn carries no loss": report.end_without_loss,
-        "rows that write out special tokens": report.with_specials,
-        "bad rows skipped": report.skipped,
-    }
-    for name, count in counts.items():
-        if count:
-            print(f"{name}: {count:,}")
+    for name, count in report.unusual().items():
+        print(f"{name}: {count:,}")
     for note in report.notes:
         print(f"note: {note}")

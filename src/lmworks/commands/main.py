@@ -43,6 +43,7 @@ GROUPS = {
         "chat": Verb("chat", True, "talk with a model"),
         "generate": Verb("generate", True, "continue a text"),
         "serve": Verb("serve", True, "models behind OpenAI's API, for clients on this machine or others"),
+        "studio": Verb("studio", True, "a page: chat, data, runs, ratings, served to this machine alone"),
         "batch": Verb("batch", True, "a file of requests in the format of OpenAI's Batch API, answered"),
         "next": Verb("next", False, "the likeliest next tokens of a text, or the likelier next sentence"),
         "fill": Verb("fill", False, "fill the blanks of a text"),

@@ -57,6 +57,20 @@ class Report:
     first_no_trainable: str = ""
     first_end_without_loss: str = ""
 
+    def unusual(self) -> dict[str, int]:
+        """The counts of what a person should look at, by names in words; without those that are 0."""
+        counts = {
+            "truncated rows": self.truncated,
+            "tokens cut off": self.dropped_tokens,
+            "rows left out as too long": self.too_long,
+            "texts divided into chunks": self.chunked,
+            "rows with no token to learn": self.no_trainable,
+            "rows whose end of turn carries no loss": self.end_without_loss,
+            "rows that write out special tokens": self.with_specials,
+            "bad rows skipped": self.skipped,
+        }
+        return {name: count for name, count in counts.items() if count}
+
 
 @dataclass
 class Examples:
@@ -143,9 +157,15 @@ def count_without_loss(item: Row | Example, report: Report) -> None:
 
 def count_specials(rows: Sequence[Row], tokenizer: Tokenizer, report: Report) -> None:
     """Count the rows whose own text writes out a special token."""
-    if tokenizer.specials:
-        special = re.compile("|".join(map(re.escape, tokenizer.specials)))
-        report.with_specials += sum(any(special.search(text) for text in _texts_of(row)) for row in rows)
+    report.with_specials += len(rows_with_specials(rows, tokenizer))
+
+
+def rows_with_specials(rows: Sequence[Row], tokenizer: Tokenizer) -> list[Row]:
+    """The rows whose own text writes out a special token."""
+    if not tokenizer.specials:
+        return []
+    special = re.compile("|".join(map(re.escape, tokenizer.specials)))
+    return [row for row in rows if any(special.search(text) for text in _texts_of(row))]
 
 
 def note_rows(report: Report, nothing: str) -> None:

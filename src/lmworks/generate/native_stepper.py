@@ -81,7 +81,7 @@ class NativeStepper:
             added, logits = self._read(rows, reserve)
             logits = np.concatenate((self.logits, logits)) if len(self.logits) else logits
         except BaseException:
-            self._remove([number for number in self._lengths if number not in self._sequences])
+            self._remove_others()
             raise
         self._sequences, self.logits = [*self._sequences, *added], logits
         self.usage.prompt_tokens += sum(map(len, rows))
@@ -145,8 +145,16 @@ class NativeStepper:
                 number = self._copy(number, length, min(length + RESERVE, self.context))
             used.add(number)
             sequences.append(number)
-        earlier, self._sequences, self.logits = self._sequences, sequences, self.logits[list(rows)]
-        self._remove([number for number in earlier if number not in used])
+        self._sequences, self.logits = sequences, self.logits[list(rows)]
+        self._remove_others()
+
+    def _remove_others(self) -> None:
+        """Sequences that are no rows; an interruption comes when they are gone."""
+        try:
+            self._remove([number for number in self._lengths if number not in self._sequences])
+        except BaseException:
+            self._remove([number for number in self._lengths if number not in self._sequences])
+            raise
 
     def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.json_lines import JsonLines
 
 
@@ -78,6 +80,15 @@ class Answers:
         given = self.all()
         every = [(prompt, model) for prompt in range(self._prompts) for model in self._models]
         return [key for key in every if key not in given]
+
+    def failures(self) -> list[str]:
+        """Which models cannot answer how many prompts, and why: a sentence for each reason."""
+        counts = Counter(
+            (model, answer.failure) for (_, model), answer in self.all().items() if answer.failure is not None
+        )
+        return [
+            f"{model} cannot answer {count_of(count, 'prompt')}: {reason}" for (model, reason), count in counts.items()
+        ]
 
     def texts(self) -> list[dict[str, str]]:
         """For each prompt the texts of its answers, by model; none where an answer is still missing. A model that

@@ -23,7 +23,7 @@ def warnings_of(outcome: Outcome) -> list[str]:
     warnings += _raters(outcome)
     if outcome.first_shown is not None and outcome.first_shown.is_biased:
         shown = outcome.first_shown
-        share = f"{shown.chosen:,} of {shown.ratings:,} times, where {shown.expected:.0%} are expected"
+        share = f"{shown.chosen:,} of {shown.ratings:,} times, where {_percent(shown.expected)} are expected"
         warnings.append(f"the answer that was shown first was chosen {share}: raters look at places, too")
     progress = outcome.progress
     if progress.unanswered:
@@ -51,14 +51,16 @@ def _detectable(outcome: Outcome, pair: PairResult) -> float:
 
 def _few_prompts(outcome: Outcome, pair: PairResult) -> str:
     decided, analysis = pair.wins.decided, outcome.analysis
-    needed = analysis.rows_needed(2 * SLIGHT_RATE - 1, 1.0)
-    names = f"{pair.first} and {pair.second}"
     if decided < analysis.fewest_rows:
-        told = f"no test can tell them apart with fewer than {analysis.fewest_rows}"
+        told = f"with fewer than {analysis.fewest_rows} no test can tell them apart"
     else:
-        told = f"of a win rate below {_detectable(outcome, pair):.0%} they tell too little"
-    count = count_of(decided, "prompt")
-    return f"{count} decided between {names}: {told}; a rate of {SLIGHT_RATE:.0%} needs {needed:,}"
+        told = f"a win rate below {_percent(_detectable(outcome, pair))} is likely to be missed"
+    needed = f"{analysis.rows_needed(2 * SLIGHT_RATE - 1, 1.0):,} are needed to find one of {_percent(SLIGHT_RATE)}"
+    return f"{count_of(decided, 'prompt')} decided between {pair.first} and {pair.second}: {told}; {needed}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _raters(outcome: Outcome) -> list[str]:
@@ -69,7 +71,8 @@ def _raters(outcome: Outcome) -> list[str]:
     if not known:
         return ["no two raters saw the same prompt, or all said the same: their agreement cannot be told"]
     units = min(alpha.units for alpha in known.values())
-    few = [f"only {count_of(units, 'unit')} rated by two or more: their agreement is hardly known"]
+    rated = count_of(units, "answer" if outcome.scores else "prompt")
+    few = [f"only {rated} rated by two raters or more: their agreement is hardly known"]
     return (few if units < FEW_UNITS else []) + [_disagreement(*entry) for entry in known.items() if _is_low(entry[1])]
 
 

@@ -11,6 +11,9 @@ from lmworks.base.journal import JOURNAL, is_locked
 from lmworks.reports import card, summary
 from lmworks.tasks.figures import ANSWERS
 
+READING_ERRORS = (InputError, OSError, AttributeError, KeyError, TypeError, ValueError)
+"""What building the card of a run raises whose journal is damaged, or written by hand."""
+
 
 def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The runs in a folder, newest first, and what is wrong with those that cannot be read.
@@ -34,9 +37,9 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     runs, faults = [], []
     for journal in sorted(folder.rglob(JOURNAL)):
         try:
-            runs.append(_row(journal.parent, folder))
-        except (InputError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            faults.append(f"{journal.parent}: {_fault(error)}")
+            runs.append(row(journal.parent, folder))
+        except READING_ERRORS as error:
+            faults.append(f"{journal.parent}: {fault(error)}")
     faults += [
         f"{recipe.parent}: has a recipe and no {JOURNAL}"
         for recipe in sorted(folder.glob("*/recipe.yaml"))
@@ -45,13 +48,19 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     return sorted(runs, key=lambda run: run["started"] or 0.0, reverse=True), faults
 
 
-def _fault(error: Exception) -> str:
+def fault(error: Exception) -> str:
+    """What a person is told of a run that cannot be read."""
     if isinstance(error, InputError):
         return f"{error.place}: {error.fault}" if error.place else error.fault
     return f"its journal cannot be understood ({type(error).__name__}: {error})"
 
 
-def _row(folder: Path, root: Path) -> dict[str, Any]:
+def row(folder: Path, root: Path) -> dict[str, Any]:
+    """A run of :func:`overview`, named by its path from ``root``.
+
+    Raises:
+        InputError: it cannot be read; others too, where its journal is damaged (READING_ERRORS).
+    """
     built = card.build(folder)
     run, headline = built["run"], summary.headline(built["measures"])
     started = run["started"]

@@ -70,6 +70,11 @@ class Metrics:
         self._gauges["running"].labels(model).set_function(scheduler.running)
         self._gauges["cache"].labels(model).set_function(lambda: scheduler.cache_bytes)
 
+    def unwatch(self, model: str) -> None:
+        """Forget a model that is no longer served; what was counted of it stays."""
+        for gauge in self._gauges.values():
+            gauge.remove(model)
+
     def text(self) -> bytes:
         """All counts in Prometheus' format."""
         return generate_latest(self._registry)

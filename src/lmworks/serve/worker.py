@@ -29,20 +29,42 @@ class Worker:
     """The thread.
 
     Args:
-        queues: of all models.
+        queues: of all models that it begins with.
     """
 
     def __init__(self, queues: Sequence[Queue]) -> None:
-        self._queues = queues
+        self._queues: list[Queue] = []
+        self._changes = threading.Lock()  # of _queues
+        self._turns = threading.Lock()  # held during the turn of a queue
         self._work = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="lmworks-serve", daemon=True)
         for queue in queues:
-            queue.wake = self._work.set
+            self.add(queue)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def add(self, queue: Queue) -> None:
+        """Give a queue its turns from now on; any thread may call."""
+        queue.wake = self._work.set
+        with self._changes:
+            self._queues = [*self._queues, queue]
+        self._work.set()
+
+    def remove(self, queue: Queue, error: Exception) -> None:
+        """Give a queue no turn any more; any thread may call.
+
+        Args:
+            queue: one of the worker's.
+            error: with which its requests fail, those that come too late as well.
+        """
+        with self._changes:
+            self._queues = [other for other in self._queues if other is not queue]
+        queue.wake = lambda: queue.fail_all(error)
+        with self._turns:
+            queue.fail_all(error)
 
     def is_alive(self) -> bool:
         """Whether it works."""
@@ -67,8 +89,11 @@ class Worker:
 
     def _turn(self, queue: Queue) -> bool:
         """A turn of one model; what fails there ends its requests, and not the thread."""
-        try:
-            return queue.turn()
-        except Exception as error:
-            queue.fail_all(error)
-            return True
+        with self._turns:
+            if not any(queue is present for present in self._queues):  # removed since this round began
+                return False
+            try:
+                return queue.turn()
+            except Exception as error:
+                queue.fail_all(error)
+                return True

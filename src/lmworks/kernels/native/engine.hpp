@@ -5,8 +5,11 @@
 // says what a block has; no published family is known here. All sizes count elements.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <new>
 #include <vector>
@@ -16,7 +19,11 @@
 
 namespace lmworks {
 
-// Memory for kernels: at the beginning of a cache line.
+// Memory at the beginning of a cache line, to be freed by std::free; where it is large, in large pages where the system has
+// them: with pages of 4 kB many reads would wait for the table of pages. Throws std::bad_alloc.
+void* allocate(std::size_t bytes);
+
+// Memory for kernels.
 template <class T>
 class Buffer {
 public:
@@ -25,9 +32,7 @@ public:
 
     // What was there is lost; the new elements are not set.
     void resize(Size count) {
-        const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(T) + LINE - 1) / LINE * LINE;
-        data_.reset(static_cast<T*>(std::aligned_alloc(LINE, bytes == 0 ? LINE : bytes)));
-        if (!data_) throw std::bad_alloc();
+        data_.reset(static_cast<T*>(allocate(static_cast<std::size_t>(count) * sizeof(T))));
         count_ = count;
     }
     T* data() { return data_.get(); }
@@ -37,7 +42,6 @@ public:
     const T& operator[](Size index) const { return data_.get()[index]; }
 
 private:
-    static constexpr std::size_t LINE = 64;
     struct Free {
         void operator()(T* data) const { std::free(data); }
     };
@@ -45,8 +49,7 @@ private:
     Size count_ = 0;
 };
 
-// Memory for the weights of a model, in large pages where the system has them: each step reads all weights, and with
-// pages of 4 kB many reads would wait for the table of pages.
+// Memory for the weights of a model.
 class WeightMemory {
 public:
     // So many bytes at the beginning of a cache line, not set; they stay where they are.
@@ -202,7 +205,7 @@ struct StepToken {
     float* logits;  // (vocab_size), or null
 };
 
-constexpr Size STEP_TOKENS = 256;  // of one step at most; longer prompts are read in several
+constexpr Size STEP_TOKENS = 512;  // of one step at most; longer prompts are read in several
 
 // The vectors of some tokens as products with a quantized matrix read them: whole numbers of 8 bits in blocks of 32, each
 // with its scale and the sum of its numbers times the scale. For a ternary matrix a scale is that of 256 numbers, of which
@@ -220,6 +223,43 @@ struct QuantizedRows {
     }
 };
 
+// The largest score so far, and the sum of e^(score - largest).
+struct Softmax {
+    float largest = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+
+    // What earlier sums are to be multiplied by, as the largest score becomes ``score`` or stays.
+    float raise(float score) {
+        const float next = std::max(largest, score), factor = std::exp(largest - next);
+        largest = next;
+        sum *= factor;
+        return factor;
+    }
+};
+
+constexpr Size ATTENTION_ROWS = 96;   // queries of all heads that attend together: whole tiles of either kind of products
+constexpr Size ATTENTION_KEYS = 256;  // keys that they attend to at a time
+
+// What a thread needs for attention (engine_attention.inl): a block's queries, keys, values, scores, weights and results; of
+// single tokens the results of a part.
+struct AttentionBuffers {
+    Buffer<float> queries, keys, values, scores, weights, out;
+    Buffer<Softmax> softmax;
+
+    void resize(const Decoder& decoder);
+};
+
+// Results of parts of the context where threads share it: (parts, heads, head_size), and of softmax (parts, heads).
+struct PartBuffers {
+    Buffer<float> out;
+    Buffer<Softmax> softmax;
+
+    void reserve(Size results, Size size) {
+        if (softmax.count() >= results && out.count() >= results * size) return;
+        softmax.resize(results);
+        out.resize(results * size);
+    }
+};
+
 // What a step writes to; sized once for a decoder. Those of a thread are used where there is one token: each thread
 // computes the same norm for itself, which takes less time than a meeting.
 struct StepBuffers {
@@ -232,8 +272,9 @@ struct StepBuffers {
     Buffer<float> x, q, k, v, mixed, inner, part;
     Rows shared;
     std::vector<Rows> own;              // by thread
-    std::vector<Buffer<float>> scores;  // by thread: (positions)
-    std::vector<Buffer<std::uint32_t>> tiles;  // by thread: a group in bfloat16, and its products with 64 vectors
+    std::vector<AttentionBuffers> attention;  // by thread
+    PartBuffers parts;
+    std::vector<Buffer<std::uint32_t>> tiles;  // by thread: two groups in bfloat16, and their products with all vectors
     Size rank = 0;  // for which ``low`` has room
 
     StepBuffers(const Decoder& decoder, int threads);

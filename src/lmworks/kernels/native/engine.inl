@@ -8,8 +8,7 @@
 #include <limits>
 
 #include "engine_adapters.inl"
-#include "engine_tiles.inl"
-#include "kv_cache.inl"
+#include "engine_attention.inl"
 
 namespace lmworks::ISA {
 namespace {
@@ -122,14 +121,14 @@ private:
         const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
         for (Size row = begin; row < end; ++row) {
             float* normed = rows.normed.data() + row * size;
+            const float* vector = before.exists() || block == 0 || scale != 1.0f || adapters_.exist() ? normed : in(row);
             if (before.exists()) norm(before, in(row), normed, size);
-            else std::copy_n(in(row), size, normed);
+            else if (vector == normed) std::copy_n(in(row), size, normed);
             if (scale != 1.0f)
                 for (Size i = 0; i < size; ++i) normed[i] *= scale;
-            if (in_tiles)
-                for_each_vector(size, [&](Size i, int n) { store_n(rows.halves.data() + row * size + i, load_n(normed + i, n), n); });
+            if (in_tiles) put_in_tiles(vector, row, size, rows.halves.data());
             if (block > 0 && (!in_tiles || adapters_.exist()))
-                quantize_vector(normed, size, block, rows.quantized.numbers.data() + row * size,
+                quantize_vector(vector, size, block, rows.quantized.numbers.data() + row * size,
                                 rows.quantized.scales.data() + row * blocks, rows.quantized.sums.data() + row * blocks,
                                 rows.quantized.totals.data() + row * wide_blocks);
         }
@@ -145,7 +144,7 @@ private:
     void multiply_share(const WeightMatrix& matrix, const Vectors& x, Size count, Take take, BlockLinearIndex linear = BLOCK_LINEARS) {
         const bool is_adapted = adapters_.exist() && linear != BLOCK_LINEARS;
         const auto take_adapted = [&](Size token, Size row, Size rows, float* values) {
-            if (is_adapted) adapters_.add(layer_, linear, token, row, values);
+            for (Size group = 0; is_adapted && group < rows; group += GROUP) adapters_.add(layer_, linear, token, row + group, values + group);
             take(token, row, rows, values);
         };
         const auto [begin, end] = share(matrix.groups());
@@ -197,9 +196,10 @@ private:
         team_.meet();
         const auto [begin, end] = share(count_ * decoder_.kv_heads);
         for (Size item = begin; item < end; ++item) append(layer, number, item / decoder_.kv_heads, item % decoder_.kv_heads);
+        if (thread_ == 0 && shares_context()) buffers_.parts.reserve(count_ * decoder_.heads * most_parts(), decoder_.head_size);
         team_.meet();
-        for (Size item = thread_; item < count_ * decoder_.heads; item += team_.threads())
-            attend(layer, number, item / decoder_.heads, item % decoder_.heads);
+        if (is_run() && count_ >= FEWEST_BLOCK_TOKENS) attend_in_blocks(layer, number);
+        else attend_tokens(layer, number);
         team_.meet();
         const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };
         const Vectors values = prepare({}, count_, decoder_.q_size(), block_for({&layer.o_proj}), 1.0f, mixed, {O_PROJ});
@@ -213,7 +213,7 @@ private:
         if (decoder_.rotary_size > 0) rotate_head(decoder_, table(layer), position, head);
     }
 
-    // Appends key and value of a token to its sequence.
+    // Places the queries, key and value of a token for a key-value head, and appends the latter to its sequence.
     void append(const EngineLayer& layer, Size number, Size token, Size kv_head) {
         const StepToken& own = tokens_[token];
         const Size place = token * decoder_.kv_size() + kv_head * decoder_.head_size;
@@ -221,6 +221,8 @@ private:
         place_head(layer, layer.k, own.position, key);
         with_cache(*own.sequence, number, kv_head,
                    [&](auto cached) { cached.append(own.position, key, buffers_.v.data() + place); });
+        float* queries = buffers_.q.data() + token * decoder_.q_size() + kv_head * heads_per_kv() * decoder_.head_size;
+        for (Size head = 0; head < heads_per_kv(); ++head) place_head(layer, layer.q, own.position, queries + head * decoder_.head_size);
     }
 
     // Calls use() with the keys and values of a key-value head, in the type of their numbers.
@@ -234,37 +236,72 @@ private:
         }
     }
 
-    // softmax(q K^T * scale) V of one head (Vaswani et al. 2017, eq. 1).
-    void attend(const EngineLayer& layer, Size number, Size token, Size head) {
-        const StepToken& own = tokens_[token];
-        const Size size = decoder_.head_size, kv_head = head / (decoder_.heads / decoder_.kv_heads);
-        const Size last = own.position + 1;
-        const Size first = layer.window > 0 ? std::max<Size>(0, last - layer.window) : 0;
-        float* q = buffers_.q.data() + token * decoder_.q_size() + head * size;
-        place_head(layer, layer.q, own.position, q);
-        float* scores = buffers_.scores[static_cast<std::size_t>(thread_)].data();
-        float* out = buffers_.mixed.data() + token * decoder_.q_size() + head * size;
-        with_cache(*own.sequence, number, kv_head, [&](auto cached) {
-            cached.score(q, first, last, decoder_.attention_scale, scores);
-            const float total = exponentiate(scores, first, last);
-            cached.mix(scores, first, last, 1.0f / total, out);
-        });
+    Size heads_per_kv() const { return decoder_.heads / decoder_.kv_heads; }
+    bool is_run() const { return count_ > 1 && tokens_[1].sequence == tokens_[0].sequence; }
+
+    // Queries of tokens of one sequence, of some of the heads of a key-value head.
+    Queries queries_of(const EngineLayer& layer, Size token, Size tokens, Size kv_head, Size first_head, Size heads) const {
+        const Size place = token * decoder_.q_size() + (kv_head * heads_per_kv() + first_head) * decoder_.head_size;
+        return {buffers_.q.data() + place, buffers_.mixed.data() + place, decoder_.q_size(), tokens_[token].position, tokens, heads,
+                decoder_.head_size, layer.window, decoder_.attention_scale, decoder_.attention_softcap};
     }
 
-    // Writes e^(score - largest score) over the scores of positions first ... last - 1, and returns their sum.
-    float exponentiate(float* scores, Size first, Size last) const {
-        float largest = -std::numeric_limits<float>::infinity();
-        for (Size i = first; i < last; ++i) {
-            if (decoder_.attention_softcap > 0.0f) scores[i] = capped(scores[i], decoder_.attention_softcap);
-            largest = std::max(largest, scores[i]);
+    void attend_in_blocks(const EngineLayer& layer, Size number) {
+        const Size heads = std::min(heads_per_kv(), ATTENTION_ROWS), tokens = ATTENTION_ROWS / heads;
+        Size item = 0;
+        for (Size token = 0; token < count_; token += tokens)
+            for (Size kv_head = 0; kv_head < decoder_.kv_heads; ++kv_head)
+                for (Size head = 0; head < heads_per_kv(); head += heads) {
+                    if (item++ % team_.threads() != thread_) continue;
+                    const Queries queries = queries_of(layer, token, std::min(tokens, count_ - token), kv_head, head, std::min(heads, heads_per_kv() - head));
+                    with_cache(*tokens_[token].sequence, number, kv_head, [&](auto cached) {
+                        attend_block_fast(cached, queries, buffers_.attention[static_cast<std::size_t>(thread_)]);
+                    });
+                }
+    }
+
+    // With few tokens threads share the context of each: otherwise some would have nothing to do.
+    bool shares_context() const { return count_ * decoder_.kv_heads < 4 * team_.threads(); }
+
+    Size most_parts() const {
+        Size longest = 0;
+        for (Size token = 0; token < count_; ++token) longest = std::max(longest, tokens_[token].position + 1);
+        return (longest + PART_KEYS - 1) / PART_KEYS;
+    }
+
+    void attend_tokens(const EngineLayer& layer, Size number) {
+        const bool is_shared = shares_context();
+        const Size items = count_ * decoder_.kv_heads, parts = is_shared ? most_parts() : 0, threads = team_.threads();
+        const auto queries_at = [&](Size item) {
+            return queries_of(layer, item / decoder_.kv_heads, 1, item % decoder_.kv_heads, 0, heads_per_kv());
+        };
+        const auto shared_result = [&](Size item, Size part) {
+            const Size place = (item * parts + part) * heads_per_kv();
+            return PartResult{buffers_.parts.softmax.data() + place, buffers_.parts.out.data() + place * decoder_.head_size};
+        };
+        const auto attend = [&](Size item, const Queries& queries, Size part, const PartResult& result) {
+            with_cache(*tokens_[item / decoder_.kv_heads].sequence, number, item % decoder_.kv_heads,
+                       [&](auto cached) { attend_part(cached, queries, part, result); });
+        };
+        const auto [begin, last] = share(items * parts);
+        for (Size piece = begin; piece < last; ++piece) {
+            const Size item = piece / parts, part = piece % parts;
+            const Queries queries = queries_at(item);
+            const auto [first, end] = parts_of(queries);
+            if (part >= first && part < end) attend(item, queries, part, shared_result(item, part));
         }
-        Vec total{};
-        for_each_vector(last - first, [&](Size i, int n) {
-            const Vec weight = exp(load_n(scores + first + i, n) - largest);
-            store_n(scores + first + i, weight, n);
-            total += n == W ? weight : load_partial(scores + first + i, n);
-        });
-        return reduce_sum(total);
+        if (is_shared) team_.meet();
+        AttentionBuffers& own = buffers_.attention[static_cast<std::size_t>(thread_)];
+        for (Size item = thread_; item < items; item += threads) {
+            const Queries queries = queries_at(item);
+            const PartResult all{own.softmax.data(), queries.out}, next{own.softmax.data() + queries.heads, own.out.data()};
+            clear(queries, all);
+            for (auto [part, end] = parts_of(queries); part < end; ++part) {
+                if (!is_shared) attend(item, queries, part, next);
+                join(queries, all, is_shared ? shared_result(item, part) : next);
+            }
+            divide_by_sums(queries, all);
+        }
     }
 
     void feed_forward(const EngineLayer& layer) {

@@ -55,16 +55,26 @@ Size unpacked_bytes(int kind, Size rows, Size columns) {
     return rows * (columns / block_columns(kind)) * block_bytes(kind);
 }
 
+constexpr std::size_t LARGE_PAGE = 1 << 21;
+
+void* allocate(std::size_t bytes) {
+    constexpr std::size_t LINE = 64;
+    const std::size_t alignment = bytes >= LARGE_PAGE ? LARGE_PAGE : LINE;
+    bytes = std::max((bytes + alignment - 1) / alignment * alignment, LINE);
+    void* memory = std::aligned_alloc(alignment, bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    if (alignment == LARGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
 std::uint8_t* WeightMemory::take(Size bytes) {
-    constexpr Size PAGE = 1 << 21, BLOCK = 16 * PAGE, LINE = 64;
+    constexpr Size BLOCK = 16 * LARGE_PAGE, LINE = 64;
     bytes = (bytes + LINE - 1) / LINE * LINE;
     if (bytes > left_) {
-        const Size size = (std::max(bytes, BLOCK) + PAGE - 1) / PAGE * PAGE;
-        blocks_.emplace_back(static_cast<std::uint8_t*>(std::aligned_alloc(PAGE, static_cast<std::size_t>(size))));
-        if (!blocks_.back()) throw std::bad_alloc();
-#if defined(__linux__)
-        madvise(blocks_.back().get(), static_cast<std::size_t>(size), MADV_HUGEPAGE);
-#endif
+        const Size size = std::max(bytes, BLOCK);
+        blocks_.emplace_back(static_cast<std::uint8_t*>(allocate(static_cast<std::size_t>(size))));
         next_ = blocks_.back().get();
         left_ = size;
     }
@@ -156,6 +166,21 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
     }
 }
 
+void AttentionBuffers::resize(const Decoder& decoder) {
+    const Size padded = (decoder.head_size + GROUP - 1) / GROUP * GROUP, rows = std::max(ATTENTION_ROWS, decoder.heads / decoder.kv_heads);
+    const auto cleared = [](Buffer<float>& buffer, Size count) {  // rows that fill the last tile are multiplied too: none may be slow
+        buffer.resize(count);
+        std::fill_n(buffer.data(), count, 0.0f);
+    };
+    cleared(queries, ATTENTION_ROWS * padded);
+    cleared(keys, ATTENTION_KEYS * padded);
+    cleared(values, ATTENTION_KEYS * padded);
+    cleared(scores, ATTENTION_ROWS * ATTENTION_KEYS);
+    cleared(weights, ATTENTION_ROWS * ATTENTION_KEYS / 2);
+    cleared(out, rows * padded);
+    softmax.resize(2 * rows);
+}
+
 StepBuffers::StepBuffers(const Decoder& decoder, int threads)
     : x(STEP_TOKENS * decoder.hidden),
       q(STEP_TOKENS * decoder.q_size()),
@@ -165,7 +190,7 @@ StepBuffers::StepBuffers(const Decoder& decoder, int threads)
       inner(STEP_TOKENS * decoder.inner),
       part(STEP_TOKENS * decoder.hidden),
       own(threads),
-      scores(threads),
+      attention(threads),
       tiles(threads) {
     const Size widest = std::max({decoder.hidden, decoder.inner, decoder.q_size()});
     shared.normed.resize(STEP_TOKENS * widest);
@@ -175,8 +200,8 @@ StepBuffers::StepBuffers(const Decoder& decoder, int threads)
     for (int thread = 0; thread < threads; ++thread) {
         own[thread].normed.resize(widest);
         own[thread].quantized.resize(1, widest);
-        tiles[thread].resize(widest / 2 * GROUP + 64 * GROUP);
-        scores[thread].resize((decoder.positions + GROUP - 1) / GROUP * GROUP);
+        tiles[thread].resize(widest * GROUP + STEP_TOKENS * 2 * GROUP);
+        attention[thread].resize(decoder);
     }
 }
 

@@ -32,6 +32,8 @@ float as_float(Int8 value) { return value.value; }
 template <class E>
 class CachedHead {
 public:
+    static constexpr bool IS_ROUNDED = !std::is_same_v<E, float>;
+
     // head: of all layers' key-value heads; size: of a vector.
     CachedHead(Sequence& sequence, Size head, Size size)
         : size_(size), stride_(size + SCALE),
@@ -46,51 +48,112 @@ public:
         put(value, row, 1, row + size_);
     }
 
-    // q K^T * factor for positions first ... last - 1; others of their tiles of 16 are written too.
-    void score(const float* q, Size first, Size last, float factor, float* scores) const {
-        for (Size tile = first / GROUP * GROUP; tile < last; tile += GROUP) {
-            Lanes sums{};
-            const E* in = keys_ + tile * stride_;
-            for (Size i = 0; i < size_; ++i)
-                for (int part = 0; part < PARTS; ++part) sums.part[part] += load(in + i * GROUP + part * W) * q[i];
-            for (int part = 0; part < PARTS; ++part) {
-                Vec result = sums.part[part] * factor;
-                if constexpr (HAS_SCALES) result *= load(reinterpret_cast<const float*>(in + GROUP * size_) + part * W);
-                store(scores + tile + part * W, result);
-            }
+    // The i-th number of 16 keys from ``tile`` on, a multiple of 16.
+    Lanes key_numbers(Size tile, Size i) const {
+        Lanes numbers;
+        const E* in = keys_ + tile * stride_;
+        for (int part = 0; part < PARTS; ++part) {
+            numbers.part[part] = load(in + i * GROUP + part * W);
+            if constexpr (HAS_SCALES) numbers.part[part] *= load(reinterpret_cast<const float*>(in + GROUP * size_) + part * W);
         }
+        return numbers;
     }
 
-    // The sum of the values of positions first ... last - 1 times their weights, which may be changed, times ``scale``.
-    // Columns are added in registers, as many at once as there are: each line of memory is read once.
-    void mix(float* weights, Size first, Size last, float scale, float* out) const {
-        constexpr int COLUMNS = 4;  // vectors
-        if constexpr (HAS_SCALES)
-            for (Size i = first; i < last; ++i) weights[i] *= scale_at(values_ + i * stride_ + size_);
+    // W numbers of a value from ``column`` on.
+    Vec value_numbers(Size position, Size column) const {
+        const E* row = values_ + position * stride_;
+        const Vec numbers = load(row + column);
+        return HAS_SCALES ? numbers * scale_at(row + size_) : numbers;
+    }
+
+    // q K^T * factor of HEADS heads, whose q are ``size`` numbers apart and whose scores ``stride``. scores[0] is that of
+    // position first, a multiple of 16; to the end of the last tile all are written. Keys are read once for all heads.
+    template <int HEADS>
+    void score(const float* q, Size first, Size last, float factor, float* scores, Size stride) const {
+        constexpr Size AT_ONCE = W == 16 ? 4 : 1;  // tiles: as many sums as hide the time that an addition takes
+        Size tile = first;
+        for (; tile + (AT_ONCE - 1) * GROUP < last; tile += AT_ONCE * GROUP)
+            score_tiles<HEADS, AT_ONCE>(q, tile, factor, scores + tile - first, stride);
+        for (; tile < last; tile += GROUP) score_tiles<HEADS, 1>(q, tile, factor, scores + tile - first, stride);
+    }
+
+    // For HEADS heads the sum of the values of positions first ... last - 1 times their weights, of which weights[0] is that
+    // of position first. Sums stay in registers, and each line of memory is read once.
+    template <int HEADS>
+    void mix(const float* weights, Size stride, Size first, Size last, float* out) const {
+        constexpr int COLUMNS = W == 16 ? 4 : 2;  // vectors
         Size column = 0;
-        for (; column + COLUMNS * W <= size_; column += COLUMNS * W) {
-            Vec sums[COLUMNS] = {};
-            for (Size i = first; i < last; ++i)
-                for (int c = 0; c < COLUMNS; ++c) sums[c] += load(values_ + i * stride_ + column + c * W) * weights[i];
-            for (int c = 0; c < COLUMNS; ++c) store(out + column + c * W, sums[c] * scale);
-        }
-        for (; column + W <= size_; column += W) {
-            Vec sum{};
-            for (Size i = first; i < last; ++i) sum += load(values_ + i * stride_ + column) * weights[i];
-            store(out + column, sum * scale);
-        }
-        for (; column < size_; ++column) {
-            float sum = 0.0f;
-            for (Size i = first; i < last; ++i) sum += as_float(values_[i * stride_ + column]) * weights[i];
-            out[column] = sum * scale;
-        }
+        for (; column + COLUMNS * W <= size_; column += COLUMNS * W)
+            mix_columns<HEADS, COLUMNS>(weights, stride, first, last, column, out);
+        for (; column + W <= size_; column += W) mix_columns<HEADS, 1>(weights, stride, first, last, column, out);
+        for (; column < size_; ++column)
+            for (int head = 0; head < HEADS; ++head) {
+                float sum = 0.0f;
+                for (Size i = first; i < last; ++i) sum += value_number(i, column) * weights[head * stride + i - first];
+                out[head * size_ + column] = sum;
+            }
+    }
+
+    float value_number(Size position, Size column) const {
+        const E* row = values_ + position * stride_;
+        const float number = as_float(row[column]);
+        return HAS_SCALES ? number * scale_at(row + size_) : number;
     }
 
 private:
     static constexpr bool HAS_SCALES = std::is_same_v<E, Int8>;
+    static constexpr Size CACHE_AHEAD = WEIGHTS_AHEAD;  // bytes; threads read keys and values of parts that follow one another
     static constexpr Size SCALE = HAS_SCALES ? sizeof(float) : 0;  // numbers that take the room of a scale
     Size size_, stride_;  // numbers of a vector, without and with its scale
     E *keys_, *values_;
+
+    template <int HEADS, Size TILES>
+    void score_tiles(const float* q, Size tile, float factor, float* scores, Size stride) const {
+        Lanes sums[TILES][HEADS] = {};
+        const E* in = keys_ + tile * stride_;
+        for (Size i = 0; i < size_; ++i)
+#pragma GCC unroll 4
+            for (Size t = 0; t < TILES; ++t)
+#pragma GCC unroll 4
+                for (int part = 0; part < PARTS; ++part) {
+                    const E* place = in + t * GROUP * stride_ + i * GROUP + part * W;
+                    const Vec keys = load(place);
+                    __builtin_prefetch(reinterpret_cast<const char*>(place) + CACHE_AHEAD);
+#pragma GCC unroll 4
+                    for (int head = 0; head < HEADS; ++head) sums[t][head].part[part] += keys * q[head * size_ + i];
+                }
+        for (Size t = 0; t < TILES; ++t)
+            for (int part = 0; part < PARTS; ++part) {
+                Vec scale = broadcast(factor);
+                if constexpr (HAS_SCALES)
+                    scale *= load(reinterpret_cast<const float*>(in + t * GROUP * stride_ + GROUP * size_) + part * W);
+                for (int head = 0; head < HEADS; ++head)
+                    store(scores + head * stride + t * GROUP + part * W, sums[t][head].part[part] * scale);
+            }
+    }
+
+    template <int HEADS, int COLUMNS>
+    void mix_columns(const float* weights, Size stride, Size first, Size last, Size column, float* out) const {
+        Vec sums[HEADS][COLUMNS] = {};
+        for (Size i = first; i < last; ++i) {
+            const E* row = values_ + i * stride_;
+            float own[HEADS];
+#pragma GCC unroll 4
+            for (int head = 0; head < HEADS; ++head) {
+                own[head] = weights[head * stride + i - first];
+                if constexpr (HAS_SCALES) own[head] *= scale_at(row + size_);
+            }
+#pragma GCC unroll 4
+            for (int c = 0; c < COLUMNS; ++c) {
+                const Vec values = load(row + column + c * W);
+                __builtin_prefetch(reinterpret_cast<const char*>(row + column + c * W) + CACHE_AHEAD);
+#pragma GCC unroll 4
+                for (int head = 0; head < HEADS; ++head) sums[head][c] += values * own[head];
+            }
+        }
+        for (int head = 0; head < HEADS; ++head)
+            for (int c = 0; c < COLUMNS; ++c) store(out + head * size_ + column + c * W, sums[head][c]);
+    }
 
     static float scale_at(const E* place) {
         float scale;
