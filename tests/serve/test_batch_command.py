@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import NAME, NO_END, ask_json, running, wait_until
+from tiny_server import NAME, NO_END, ask_json, running, wait_until
 from tiny_model import save_tiny
 
 from lmworks.commands.main import main

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from serving import NAME, NO_END, open_tiny, running
+from tiny_server import NAME, NO_END, open_tiny, running
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import NAME, NO_END, open_tiny, running
+from tiny_server import NAME, NO_END, open_tiny, running
 from tiny_kinds import save_both, save_encoder
 from tiny_model import save_tiny
 

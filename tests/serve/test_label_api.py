@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import ask_json, open_tiny, running
+from tiny_server import ask_json, open_tiny, running
 from tiny_kinds import save_classifier, save_encoder
 
 from lmworks.families.sentence_pooling import SentencePooling, write_pooling

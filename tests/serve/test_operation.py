@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from serving import NAME, NO_END, open_tiny, running, wait_until
+from tiny_server import NAME, NO_END, open_tiny, running, wait_until
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from serving import NAME, NO_END, open_tiny, running
+from tiny_server import NAME, NO_END, open_tiny, running
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn")

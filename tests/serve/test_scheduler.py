@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import SPECIALS, Served, open_tiny, wait_until
+from tiny_server import SPECIALS, Served, open_tiny, wait_until
 
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.kernels.native_module import native_module

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
-from serving import NAME, open_tiny, running
+from tiny_server import NAME, open_tiny, running
 
 from lmworks.language_model.opening import open_saved_model
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import NO_END
+from tiny_server import NO_END
 from tiny_model import save_tiny
 
 from lmworks.base.errors import InputError

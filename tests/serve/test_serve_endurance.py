@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from serving import NAME, NO_END, ask_json, open_tiny, running, wait_until
+from tiny_server import NAME, NO_END, ask_json, open_tiny, running, wait_until
 from tiny_model import save_tiny
 
 from lmworks.kernels.native_module import native_module

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from serving import NAME, open_tiny, running
+from tiny_server import NAME, open_tiny, running
 
 import lmworks
 

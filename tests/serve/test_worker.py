@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from serving import Served, open_tiny, wait_until
+from tiny_server import Served, open_tiny, wait_until
 
 from lmworks.serve.request import Finished, Stopping
 from lmworks.serve.worker import Worker

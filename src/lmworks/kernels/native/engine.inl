@@ -198,7 +198,7 @@ private:
         for (Size item = begin; item < end; ++item) append(layer, number, item / decoder_.kv_heads, item % decoder_.kv_heads);
         if (thread_ == 0 && shares_context()) buffers_.parts.reserve(count_ * decoder_.heads * most_parts(), decoder_.head_size);
         team_.meet();
-        if (is_run() && count_ >= FEWEST_BLOCK_TOKENS) attend_in_blocks(layer, number);
+        if (is_run() && count_ >= fewest_tile_vectors(block)) attend_in_blocks(layer, number);
         else attend_tokens(layer, number);
         team_.meet();
         const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };

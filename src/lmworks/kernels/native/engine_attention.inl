@@ -111,7 +111,6 @@ void attend_part(const Cached& cached, const Queries& queries, Size part, const 
 // --- many tokens of one sequence
 
 static_assert(ATTENTION_ROWS % TILE_ROWS == 0 && ATTENTION_ROWS % MATRIX_TILE == 0 && ATTENTION_KEYS % TILE_COLUMNS == 0 && ATTENTION_KEYS % MATRIX_TILE_DEPTH == 0);
-constexpr Size FEWEST_BLOCK_TOKENS = 32;  // fewer get the bits of one after the other, as guessed tokens must
 
 // Products of a block of queries with keys, and of weights with values, in float32.
 class FloatProducts {
@@ -251,7 +250,7 @@ void attend_block(const Cached& cached, const Queries& queries, AttentionBuffers
         products.take_query(row, queries.q + row / queries.heads * queries.stride + row % queries.heads * queries.size, queries.scale);
     std::fill_n(buffers.out.data(), rows * stride, 0.0f);
     const Size end = queries.end(queries.tokens - 1);
-    for (Size first = queries.first_key(0) / GROUP * GROUP; first < end; first += ATTENTION_KEYS) {
+    for (Size first = queries.first_key(0) / ATTENTION_KEYS * ATTENTION_KEYS; first < end; first += ATTENTION_KEYS) {
         const Size keys = std::min(ATTENTION_KEYS, end - first), padded = products.padded(keys);
         products.take_keys(cached, first, keys);
         products.multiply_keys(rows, keys);
