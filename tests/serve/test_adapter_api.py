@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_server import NAME, NO_END, ask_json, running, wait_until
 from tiny_model import save_tiny
+from tiny_server import NAME, NO_END, ask_json, running, wait_until
 
 import lmworks
 from lmworks.adapt.lora import LoRA, LoRASettings

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_server import NAME, NO_END, ask_json, running, wait_until
 from tiny_model import save_tiny
+from tiny_server import NAME, NO_END, ask_json, running, wait_until
 
 from lmworks.commands.main import main
 from lmworks.kernels.native_module import native_module

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_server import NAME, NO_END, open_tiny, running
 from tiny_kinds import save_both, save_encoder
 from tiny_model import save_tiny
+from tiny_server import NAME, NO_END, open_tiny, running
 
 from lmworks.families.sentence_pooling import SentencePooling, write_pooling
 from lmworks.generate.sampling import SamplingSettings

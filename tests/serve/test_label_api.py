@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_server import ask_json, open_tiny, running
 from tiny_kinds import save_classifier, save_encoder
+from tiny_server import ask_json, open_tiny, running
 
 from lmworks.families.sentence_pooling import SentencePooling, write_pooling
 from lmworks.language_model.input_format import InputFormat

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_server import NO_END
 from tiny_model import save_tiny
+from tiny_server import NO_END
 
 from lmworks.base.errors import InputError
 from lmworks.commands import serve

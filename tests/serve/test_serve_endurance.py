@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from tiny_server import NAME, NO_END, ask_json, open_tiny, running, wait_until
 from tiny_model import save_tiny
+from tiny_server import NAME, NO_END, ask_json, open_tiny, running, wait_until
 
 from lmworks.kernels.native_module import native_module
 from lmworks.language_model import engine_cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from lmworks.generate.prefix_length import SHORTEST
 
-WHOLE_PART = 512  # STEP_TOKENS of native/engine.hpp
+WHOLE_PART = 256  # STEP_TOKENS of native/engine.hpp
 FEWEST_TILED, FEWEST_TERNARY = 32, 64  # fewest_tile_vectors of native/engine_tiles.inl
 SMALLEST_LIMIT = 2 * FEWEST_TILED
 """Tokens of prompts that are read between two tokens of answers: enough for two parts."""

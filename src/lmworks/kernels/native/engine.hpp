@@ -205,7 +205,7 @@ struct StepToken {
     float* logits;  // (vocab_size), or null
 };
 
-constexpr Size STEP_TOKENS = 512;  // of one step at most; longer prompts are read in several
+constexpr Size STEP_TOKENS = 256;  // of one step at most; longer prompts are read in several
 
 // The vectors of some tokens as products with a quantized matrix read them: whole numbers of 8 bits in blocks of 32, each
 // with its scale and the sum of its numbers times the scale. For a ternary matrix a scale is that of 256 numbers, of which
