@@ -95,9 +95,11 @@ def read(network: Transformer, folder: Path, family: Family) -> PeftFiles:
     Raises:
         InputError: the files are damaged, the head is none of this family, or the adapter was made for another model.
     """
-    adapter_base.check_base(folder, weight_sample(network))
     files = PeftFiles(peft_files.read_config(folder), peft_files.read_tensors(folder), folder)
     of_head = load_head(network, family, files, adapter_base.record_in(folder).get("head"))
+    adapter_base.check_base(
+        folder, weight_sample(network)
+    )  # some heads leave only the base's encoder, as when it was saved
     return replace(files, tensors={name: tensor for name, tensor in files.tensors.items() if name not in of_head})
 
 
