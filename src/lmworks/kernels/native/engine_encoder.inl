@@ -16,9 +16,8 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size PART_COLUMNS = 384;  // columns that are multiplied at a time, so that two groups of rows stay in the first cache
 constexpr int PAIR_TOKENS = W == 16 ? 8 : W == 8 ? 2 : 1;  // that are multiplied at once: as many as registers allow
-static_assert(PART_COLUMNS % MATRIX_TILE_DEPTH == 0 && PAIR_TOKENS <= SPARE_TOKENS && MATRIX_TILE <= SPARE_TOKENS);
+static_assert(PAIR_TOKENS <= SPARE_TOKENS && MATRIX_TILE <= SPARE_TOKENS);
 
 // Numbers as the products without tiles read them: float32, or pairs of bfloat16.
 template <class T>
@@ -49,69 +48,6 @@ void multiply_pair(const E* x, Size stride, const E* weights, Size group_stride,
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) store(y + token * PAIR + v * W, sums[token][v]);
 }
-
-#if defined(LMWORKS_TILES)
-
-// y (16 * TOKENS, PAIR) = or += x (16 * TOKENS, depth) times GROUPS groups of a matrix; the tiles of y are 0 and 1 of the
-// first group, 2 and 3 of the second.
-template <int TOKENS, int GROUPS>
-__attribute__((target("amx-tile,amx-bf16"))) void multiply_tile_pair(const Bf16* x, Size stride, const Bf16* weights,
-                                                                     Size group_stride, Size depth, bool adds, float* y) {
-    constexpr int Y_BYTES = PAIR * sizeof(float), GROUP_BYTES = 2 * GROUP * sizeof(Bf16);
-    constexpr bool BOTH = TOKENS > 1 && GROUPS > 1;
-    const auto x_bytes = static_cast<int>(stride * static_cast<Size>(sizeof(Bf16)));
-    float *lower = y + MATRIX_TILE * PAIR, *second = y + GROUP, *lower_second = lower + GROUP;
-    if (adds) {
-        _tile_loadd(0, y, Y_BYTES);
-        if constexpr (TOKENS > 1) _tile_loadd(1, lower, Y_BYTES);
-        if constexpr (GROUPS > 1) _tile_loadd(2, second, Y_BYTES);
-        if constexpr (BOTH) _tile_loadd(3, lower_second, Y_BYTES);
-    } else {
-        _tile_zero(0);
-        if constexpr (TOKENS > 1) _tile_zero(1);
-        if constexpr (GROUPS > 1) _tile_zero(2);
-        if constexpr (BOTH) _tile_zero(3);
-    }
-    for (Size column = 0; column < depth; column += MATRIX_TILE_DEPTH, weights += MATRIX_TILE_DEPTH * GROUP) {
-        _tile_loadd(4, x + column, x_bytes);
-        _tile_loadd(6, weights, GROUP_BYTES);
-        _tile_dpbf16ps(0, 4, 6);
-        if constexpr (TOKENS > 1) {
-            _tile_loadd(5, x + MATRIX_TILE * stride + column, x_bytes);
-            _tile_dpbf16ps(1, 5, 6);
-        }
-        if constexpr (GROUPS > 1) {
-            _tile_loadd(7, weights + group_stride, GROUP_BYTES);
-            _tile_dpbf16ps(2, 4, 7);
-        }
-        if constexpr (BOTH) _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, y, Y_BYTES);
-    if constexpr (TOKENS > 1) _tile_stored(1, lower, Y_BYTES);
-    if constexpr (GROUPS > 1) _tile_stored(2, second, Y_BYTES);
-    if constexpr (BOTH) _tile_stored(3, lower_second, Y_BYTES);
-}
-
-// The same for all tokens.
-template <int GROUPS>
-void multiply_in_pairs_of_tiles(const Bf16* x, Size stride, Size tokens, const Bf16* weights, Size group_stride, Size depth,
-                                bool adds, float* results) {
-    for (Size token = 0; token < tokens; token += 2 * MATRIX_TILE) {
-        const Bf16* own = x + token * stride;
-        float* y = results + token * PAIR;
-        if (tokens - token > MATRIX_TILE) multiply_tile_pair<2, GROUPS>(own, stride, weights, group_stride, depth, adds, y);
-        else multiply_tile_pair<1, GROUPS>(own, stride, weights, group_stride, depth, adds, y);
-    }
-}
-
-#else
-
-struct TileScope {};
-
-template <int GROUPS>
-void multiply_in_pairs_of_tiles(const Bf16*, Size, Size, const Bf16*, Size, Size, bool, float*) {}
-
-#endif
 
 template <class T>
 class EncoderPass {
@@ -243,12 +179,13 @@ private:
         constexpr Size NUMBERS = sizeof(E) / sizeof(T);
         const Size columns = matrix.columns, group_stride = matrix.group_bytes() / static_cast<Size>(sizeof(T));
         const T* weights = reinterpret_cast<const T*>(matrix.data) + group * group_stride;
-        for (Size column = 0; column < columns; column += PART_COLUMNS) {
-            const Size depth = std::min(PART_COLUMNS, columns - column);
+        for (Size column = 0; column < columns; column += TILE_COLUMNS_AT_ONCE) {
+            const Size depth = std::min(TILE_COLUMNS_AT_ONCE, columns - column);
             const T *own = x + column, *part = weights + column * GROUP;
             if constexpr (std::is_same_v<T, Bf16>) {
                 if (in_tiles) {
-                    multiply_in_pairs_of_tiles<GROUPS>(own, columns, tokens_, part, group_stride, depth, column > 0, results_);
+                    multiply_rows_of_tiles<GROUPS>(TileRows::plain(own, columns), tokens_, reinterpret_cast<const Bf16Pair*>(part),
+                                                   group_stride / 2, depth, column > 0, results_, PAIR);
                     continue;
                 }
             }

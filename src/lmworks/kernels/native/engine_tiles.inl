@@ -18,7 +18,7 @@ namespace lmworks::ISA {
 namespace {
 
 constexpr Size MATRIX_TILE = 16, MATRIX_TILE_DEPTH = 32;  // vectors of a tile, and numbers of each
-constexpr Size TILE_COLUMNS_AT_ONCE = 384;  // of two groups in bfloat16, 24 kB
+constexpr Size TILE_COLUMNS_AT_ONCE = 384;  // of two groups of rows in bfloat16: 24 kB, which stay in the first cache
 static_assert(TILE_COLUMNS_AT_ONCE % MATRIX_TILE_DEPTH == 0);
 // With fewer vectors dequantizing takes longer than tiles save; ternary numbers are multiplied faster without them.
 constexpr Size fewest_tile_vectors(Size block) { return block == TERNARY_BLOCK ? 64 : 32; }
@@ -30,6 +30,19 @@ void put_in_tiles(const float* vector, Size number, Size columns, Bf16* out) {
     for (Size column = 0; column < columns; column += MATRIX_TILE_DEPTH, out += MATRIX_TILE * MATRIX_TILE_DEPTH)
         for (Size i = 0; i < MATRIX_TILE_DEPTH; i += W) store(out + i, load(vector + column + i));
 }
+
+// Rows of bfloat16 numbers as tiles are loaded from them, and the numbers from one row to the next, from a tile to the one
+// beside it and to the one below it.
+struct TileRows {
+    const Bf16* data;
+    Size row, beside, below;
+
+    // Rows that lie one after the other.
+    static TileRows plain(const Bf16* data, Size stride) { return {data, stride, MATRIX_TILE_DEPTH, MATRIX_TILE * stride}; }
+    TileRows from(Size tile_row, Size column) const {
+        return {data + tile_row * below + column / MATRIX_TILE_DEPTH * beside, row, beside, below};
+    }
+};
 
 #if defined(LMWORKS_TILES)
 
@@ -111,19 +124,6 @@ void dequantize_ternary_group(const std::uint8_t* group, Size columns, Bf16Pair*
                     put_columns(bit_cast<VecU32>(ternary_at(bytes, place)), scale, -scale, out + place * TILE_SIZE + 2 * quad * GROUP);
             }
 }
-
-// Rows of bfloat16 numbers as tiles are loaded from them, and the numbers from one row to the next, from a tile to the one
-// beside it and to the one below it.
-struct TileRows {
-    const Bf16* data;
-    Size row, beside, below;
-
-    // Rows that lie one after the other.
-    static TileRows plain(const Bf16* data, Size stride) { return {data, stride, MATRIX_TILE_DEPTH, MATRIX_TILE * stride}; }
-    TileRows from(Size tile_row, Size column) const {
-        return {data + tile_row * below + column / MATRIX_TILE_DEPTH * beside, row, beside, below};
-    }
-};
 
 // y (16 * ROWS, 16 * COLUMNS) = or += x (16 * ROWS, depth) times COLUMNS blocks of 16 columns, which are packed in pairs of
 // their rows: (depth / 2, 16) each. Strides count numbers.
@@ -220,6 +220,11 @@ void multiply_in_tiles(const WeightMatrix& matrix, const Bf16* x, Size count, Si
 #else
 
 bool has_tiles() { return false; }
+
+struct TileScope {};
+
+template <int COLUMNS>
+void multiply_rows_of_tiles(const TileRows&, Size, const Bf16Pair*, Size, Size, bool, float*, Size) {}
 
 template <class Take>
 void multiply_in_tiles(const WeightMatrix&, const Bf16*, Size, Size, Size, std::uint32_t*, Take) {}
