@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,16 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from studio_server import TOKEN, running
 from tiny_model import save_tiny
 
-from lmworks.base.errors import InputError
 from lmworks.language_model.opening import open_saved_model
-from lmworks.serve.app import make_service
-from lmworks.serve.server import bind, make_server, url_of
-from lmworks.serve.settings import ServeSettings
-from lmworks.studio.access import PAGE, new_token
-from lmworks.studio.app import make_studio
-from lmworks.studio.folders import Folders
+from lmworks.studio.access import PAGE
 
 FIRST, SECOND = "first-model", "second-model"
 PROMPTS = [f"Who is number {number}?" for number in range(8)]
@@ -87,21 +81,5 @@ class Studio:
 @contextmanager
 def running_studio(models: dict[str, Any], folder: Path) -> Iterator[Studio]:
     """A studio on a folder, with these models open."""
-
-    def open_none(source: str) -> Any:
-        raise InputError("cannot be opened", source, "it is a test")
-
-    token, service = new_token(), make_service(models, ServeSettings())
-    with bind("127.0.0.1", 0) as listener:
-        app = make_studio(service, Folders([folder]), open_none, token, listener.getsockname()[1])
-        server = make_server(app, 5.0)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        try:
-            yield Studio(url_of(listener), token)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with running([folder], models) as studio:
+        yield Studio(studio.url, TOKEN)
