@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -121,20 +122,7 @@ def weights_of(network: Transformer, precision: str = "float32") -> EngineWeight
     for local, rotary in ((False, network.rotary), (True, network.local_rotary)):
         if rotary is not None:
             _set_rotary(engine, local, rotary, config.max_position_embeddings)
-    offset = 1.0 if config.norm == "rms_offset" else 0.0
-    for name in ("norm", "embed_norm"):
-        _set_norm(engine, WHOLE_MODEL, name, getattr(network, name), offset)
-    for index, layer in enumerate(network.layers):
-        for name in MATRICES:
-            module = _linear_of(layer, name)
-            if module is not None:
-                _set_matrix(engine, index, name, module, dtype)
-        for name in NORMS:
-            _set_norm(engine, index, name, getattr(layer, name), offset)
-        for name in ("q_norm", "k_norm"):
-            _set_norm(engine, index, name, getattr(layer.self_attn, name), offset)
-    engine.engine.finish()
-    return engine
+    return _with_layers(engine, network, lambda layer, name, module: _set_matrix(engine, layer, name, module, dtype))
 
 
 def encoder_weights_of(network: Transformer, precision: str = "float32") -> EngineWeights:
@@ -161,13 +149,20 @@ def encoder_weights_of(network: Transformer, precision: str = "float32") -> Engi
         _set_rotary(engine, False, network.rotary, config.max_position_embeddings)
     if network.embed_project is not None:
         _set_dense(engine, WHOLE_MODEL, "embed_project", network.embed_project, dtype)
-    offset = 1.0 if config.norm == "rms_offset" else 0.0
+    return _with_layers(engine, network, lambda layer, name, module: _set_dense(engine, layer, name, module, dtype))
+
+
+def _with_layers(
+    engine: EngineWeights, network: Transformer, put: Callable[[int, str, nn.Module], None]
+) -> EngineWeights:
+    """The engine with the norms, and the layers' matrices by ``put(layer, name, module)``: nothing is missing then."""
+    offset = 1.0 if network.config.norm == "rms_offset" else 0.0
     for name in ("norm", "embed_norm"):
         _set_norm(engine, WHOLE_MODEL, name, getattr(network, name), offset)
     for index, layer in enumerate(network.layers):
         for name in MATRICES:
             if (module := _linear_of(layer, name)) is not None:
-                _set_dense(engine, index, name, module, dtype)
+                put(index, name, module)
         for name in NORMS:
             _set_norm(engine, index, name, getattr(layer, name), offset)
         for name in ("q_norm", "k_norm"):
