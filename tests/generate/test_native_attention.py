@@ -1,4 +1,4 @@
-"""Attention of long prompts in the native engine: in blocks it gives what single tokens give, and what the network gives."""
+"""Attention of long prompts in the native engine: blocks give what single tokens give, and what the network gives."""
 
 from __future__ import annotations
 
