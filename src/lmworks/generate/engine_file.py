@@ -1,7 +1,7 @@
 """The native engine with its weights, filled part by part, written to a file and read from it. Imports no torch.
 
 The file is in the format of safetensors. Matrices lie in it as the engine packs them, whatever the processor, so that
-reading is copying; its metadata hold the engine's config and the kind of each matrix.
+reading is copying from the mapped file; its metadata hold the engine's config and the kind of each matrix.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lmworks.base.errors import InputError
@@ -21,6 +20,7 @@ FORMAT = f"lmworks engine {API_VERSION}"
 """Written into the file; files of another version are not read."""
 WHOLE_MODEL = -1
 """The number of the layer of what belongs to none."""
+DTYPES = {"F32": np.float32, "U8": np.uint8}
 ROTARY_TABLES = {False: "rotary", True: "local_rotary"}
 
 
@@ -106,37 +106,44 @@ def open_engine(path: Path) -> Any:
         InputError: it cannot be read, or was written by another version.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError("was written by another version of lmworks", str(path), "delete it")
-            engine = native_module().Engine(json.loads(metadata["config"]))
-            _fill(engine, file, json.loads(metadata["kinds"]))
-            engine.finish()
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        metadata, arrays = _map(path)
+        if metadata["format"] != FORMAT:
+            raise InputError("was written by another version of lmworks", str(path), "delete it")
+        engine = native_module().Engine(json.loads(metadata["config"]))
+        _fill(engine, arrays, json.loads(metadata["kinds"]))
+        engine.finish()
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", str(path), "delete it") from error
     return engine
 
 
-def _fill(engine: Any, file: Any, kinds: dict[str, int]) -> None:
+def _map(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and arrays of a file, flat. They lie in the mapped file, where safetensors' reader would copy them."""
+    content = np.asarray(np.memmap(path, np.uint8, "r"))
+    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:begin].tobytes())
+    metadata = header.pop("__metadata__")
+    arrays = {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        arrays[name] = content[begin + first : begin + last].view(DTYPES[entry["dtype"]])
+    return metadata, arrays
+
+
+def _fill(engine: Any, arrays: dict[str, np.ndarray], kinds: dict[str, int]) -> None:
     """Give all arrays of a file to an engine, which checks their sizes."""
-    names = set(file.keys())
-
-    def bias_of(key: str) -> np.ndarray | None:
-        return file.get_tensor(f"{key}.bias") if f"{key}.bias" in names else None
-
     for key, kind in kinds.items():
-        engine.set_packed(*_place(key), kind, file.get_tensor(key), bias_of(key))
+        engine.set_packed(*_place(key), kind, arrays[key], arrays.get(f"{key}.bias"))
     for is_local, table in ROTARY_TABLES.items():
-        if f"{table}.cos" in names:
-            engine.set_rotary(is_local, *(file.get_tensor(f"{table}.{part}").ravel() for part in ("cos", "sin")))
+        if f"{table}.cos" in arrays:
+            engine.set_rotary(is_local, arrays[f"{table}.cos"], arrays[f"{table}.sin"])
     for name in ("head_bias", "embed_positions", "embed_tokens"):
-        if name in names and name not in kinds:
-            engine.set_vector(name, file.get_tensor(name).ravel())
-    for name in sorted(names):
+        if name in arrays and name not in kinds:
+            engine.set_vector(name, arrays[name])
+    for name in sorted(arrays):
         key, _, part = name.rpartition(".")
         if part == "weight":
-            engine.set_norm(*_place(key), file.get_tensor(name), bias_of(key))
+            engine.set_norm(*_place(key), arrays[name], arrays.get(f"{key}.bias"))
 
 
 def _key(layer: int, name: str) -> str:
