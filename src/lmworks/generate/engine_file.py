@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -106,21 +106,56 @@ def open_engine(path: Path) -> Any:
         InputError: it cannot be read, or was written by another version.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError("was written by another version of lmworks", str(path), "delete it")
-            engine = native_module().Engine(json.loads(metadata["config"]))
-            _fill(engine, file, json.loads(metadata["kinds"]))
-            engine.finish()
+        with safe_open(path, framework="np") as checked:
+            metadata = checked.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise InputError("was written by another version of lmworks", str(path), "delete it")
+        engine = native_module().Engine(json.loads(metadata["config"]))
+        with path.open("rb") as file:
+            _fill(engine, TensorFile(file), json.loads(metadata["kinds"]))
+        engine.finish()
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", str(path), "delete it") from error
     return engine
 
 
-def _fill(engine: Any, file: Any, kinds: dict[str, int]) -> None:
+class TensorFile:
+    """Reads single tensors of a safetensors file that safetensors has opened, which checks its header.
+
+    The library itself maps the whole file, whose pages would be in memory beside the engine's copy.
+
+    Args:
+        file: at its beginning.
+
+    Attributes:
+        names: of all tensors.
+    """
+
+    TYPES: ClassVar[dict[str, type[np.generic]]] = {"U8": np.uint8, "F32": np.float32}
+
+    def __init__(self, file: BinaryIO) -> None:
+        size = int.from_bytes(file.read(8), "little")
+        self._file, self._entries = file, json.loads(file.read(size))
+        self._begin = 8 + size
+        self.names = set(self._entries) - {"__metadata__"}
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        """A copy of the tensor.
+
+        Raises:
+            OSError: the file ends within it.
+        """
+        entry = self._entries[name]
+        array = np.empty(entry["shape"], self.TYPES[entry["dtype"]])
+        self._file.seek(self._begin + entry["data_offsets"][0])
+        if self._file.readinto(memoryview(array).cast("B")) != array.nbytes:
+            raise OSError(f"it ends within {name}")
+        return array
+
+
+def _fill(engine: Any, file: TensorFile, kinds: dict[str, int]) -> None:
     """Give all arrays of a file to an engine, which checks their sizes."""
-    names = set(file.keys())
+    names = file.names
 
     def bias_of(key: str) -> np.ndarray | None:
         return file.get_tensor(f"{key}.bias") if f"{key}.bias" in names else None
