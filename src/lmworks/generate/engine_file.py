@@ -7,8 +7,9 @@ reading is copying; its metadata hold the engine's config and the kind of each m
 from __future__ import annotations
 
 import json
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -133,7 +134,7 @@ class TensorFile:
 
     TYPES: ClassVar[dict[str, type[np.generic]]] = {"U8": np.uint8, "F32": np.float32}
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedReader) -> None:
         size = int.from_bytes(file.read(8), "little")
         self._file, self._entries = file, json.loads(file.read(size))
         self._begin = 8 + size
@@ -148,7 +149,7 @@ class TensorFile:
         entry = self._entries[name]
         array = np.empty(entry["shape"], self.TYPES[entry["dtype"]])
         self._file.seek(self._begin + entry["data_offsets"][0])
-        if self._file.readinto(memoryview(array).cast("B")) != array.nbytes:
+        if self._file.readinto(array.data.cast("B")) != array.nbytes:
             raise OSError(f"it ends within {name}")
         return array
 
