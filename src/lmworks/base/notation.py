@@ -1,7 +1,7 @@
 """YAML as settings are written in it: the core schema of YAML 1.2 (plain_values), in files and on a command line.
 
-PyYAML is imported where a text needs it (yaml_text): a command with plain values starts sooner without. Knows nothing
-of settings or their names.
+PyYAML is imported where a text needs it (yaml_text): a command with plain values starts sooner. Knows nothing of
+settings or their names.
 """
 
 from __future__ import annotations
