@@ -147,7 +147,7 @@ class ChatLmworks(_Writer, BaseChatModel):
         Args:
             tools: functions, LangChain's tools, classes of pydantic, or OpenAI's form.
             tool_choice: "auto" (default), "none", "any" or "required", or the name of the tool that must be called.
-            parallel_tool_calls: whether an answer may have several calls. Small models repeat theirs up to ``max_tokens``.
+            parallel_tool_calls: whether an answer may have several calls. Small models repeat theirs up to the limit.
             strict: LangChain's; without effect, as schemas are always kept to.
             **kwargs: further settings of each call.
         """
