@@ -46,7 +46,7 @@ SNIPPETS = [block for block in blocks() if not block.code.startswith("lmworks ")
 
 @contextmanager
 def started(command: Block, folder: Path) -> Iterator[str]:
-    """The address that a command of the page prints, at any free port; the rest that it prints is as the page has it."""
+    """The address that a command of the page prints, at any free port; all else that it prints is on the page."""
     number_of_lines = command.printed.count("\n")
     pattern = re.sub(r"(?<=127\\\.0\\\.0\\\.1:)\d+", r"\\d+", re.escape(command.printed)).replace("…", r"[\w-]+")
     words = [*shlex.split(command.code), "--port", "0"]
