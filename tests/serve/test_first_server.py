@@ -36,7 +36,7 @@ class Block(NamedTuple):
 def blocks() -> list[Block]:
     """All of the page that is typed, each with the block of text that follows it."""
     found = BLOCK.findall(PAGE)
-    following = [code if language == "text" else "" for language, code in found[1:]] + [""]
+    following = [*(code if language == "text" else "" for language, code in found[1:]), ""]
     return [Block(*block, then) for block, then in zip(found, following, strict=True) if block[0] != "text"]
 
 
