@@ -128,7 +128,7 @@ def test_beside_calls_an_answer_may_be_json_of_a_schema(name):
     if name == "llama":
         with pytest.raises(InputError, match="cannot be told from an answer in JSON"):
             Tools(tokenizer, TOOLS, answer=answer)
-        tokenizer = with_special(tokenizer, written.optional)
+        tokenizer = with_special(tokenizer_of(name), written.optional)
     tools = Tools(tokenizer, TOOLS, answer=answer)
     call, answered = written.write([Call("now", {})]), '{"name": "now", "parameters": {}}'
     marked = f"{written.optional}{call}"
