@@ -39,6 +39,17 @@ def _url(model):
         yield url
 
 
+@pytest.fixture(name="protocol", params=["h11_impl.H11Protocol", "httptools_impl.HttpToolsProtocol"])
+def _protocol(request, monkeypatch) -> None:
+    """Each of uvicorn's protocols that is installed, in turn."""
+    from lmworks.serve.connections import HeadLimits
+
+    name, _, kind = request.param.partition(".")
+    module = pytest.importorskip(f"uvicorn.protocols.http.{name}", exc_type=ImportError)
+    bases = (HeadLimits, getattr(module, kind))
+    monkeypatch.setattr("lmworks.serve.server.TimedProtocol", type("Protocol", bases, {}))
+
+
 def client_of(url: str, key: str = "none") -> Any:
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
 
@@ -92,7 +103,7 @@ def test_a_client_that_hangs_up_before_its_answer_frees_its_place(url):
     assert count(url, "lmworks_requests_total") >= 1
 
 
-def test_many_hangups_leave_a_server_that_answers(model):
+def test_many_hangups_leave_a_server_that_answers(model, protocol):
     with running({NAME: model}, parallel=4) as url:
         body = json.dumps({**LONG, "stream": True}).encode()
         place = urlsplit(url)
@@ -191,7 +202,7 @@ def test_a_client_with_many_requests_does_not_hold_up_another_one(model):
     "begin",
     [b"GET /health HTTP/1.1\r\nHost: localhost\r\n", b"GET /", b"\x16\x03\x01\x02\x00", b"\0" * 10, b""],
 )
-def test_a_head_without_end_is_cut_off(model, begin):
+def test_a_head_without_end_is_cut_off(model, protocol, begin):
     with running({NAME: model}) as url:
         place = urlsplit(url)
         with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
@@ -204,7 +215,7 @@ def test_a_head_without_end_is_cut_off(model, begin):
         assert ask(url, "GET", "/health")[0] == 200
 
 
-def test_a_body_of_undeclared_length_is_cut_off_at_the_limit(model):
+def test_a_body_of_undeclared_length_is_cut_off_at_the_limit(model, protocol):
     with running({NAME: model}, body_limit="20KB") as url:
         place = urlsplit(url)
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -345,7 +356,7 @@ def test_the_api_is_described(url):
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: local"])
-def test_a_connection_that_sends_no_request_is_closed(model, monkeypatch, sent):
+def test_a_connection_that_sends_no_request_is_closed(model, protocol, monkeypatch, sent):
     monkeypatch.setattr("lmworks.serve.connections.HEAD_SECONDS", 0.2)
     with running({NAME: model}) as url:
         place = urlsplit(url)

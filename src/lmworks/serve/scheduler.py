@@ -230,8 +230,9 @@ class Scheduler:
             return
         writing = list(self._writing)
         self._observer.step(len(writing))
+        numbers, tokens = [choice.number for choice in writing], [choice.ids[-1] for choice in writing]
         self.deliver()
-        logits = self.backend.step([choice.number for choice in writing], [choice.ids[-1] for choice in writing])
+        logits = self.backend.step(numbers, tokens)
         for choice, row in zip(writing, logits, strict=True):
             self._take(choice, row)
 

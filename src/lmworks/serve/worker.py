@@ -15,7 +15,7 @@ class Queue(Protocol):
 
     Attributes:
         wake: what it calls when a request has come.
-        deliver: what it calls before it computes, so that events do not wait until that is done.
+        deliver: what it calls right before it computes: who waits for its events goes on then, in another thread.
     """
 
     wake: Callable[[], None]
@@ -35,7 +35,7 @@ class Worker:
         queues: of all models that it begins with.
 
     Attributes:
-        outbox: of the events of all requests; it is delivered after each turn.
+        outbox: of the events of all requests.
     """
 
     def __init__(self, queues: Sequence[Queue]) -> None:
@@ -89,9 +89,10 @@ class Worker:
             is_busy = False
             for queue in self._queues:
                 is_busy |= self._turn(queue)
+            if not is_busy:  # else a queue delivers before it computes
                 self.outbox.deliver()
-            if not is_busy and not self._is_stopping:
-                self._work.wait()
+                if not self._is_stopping:
+                    self._work.wait()
         for queue in self._queues:
             self._fail(queue, Stopping("the server is stopping"))
 
