@@ -194,7 +194,8 @@ class LmworksLM(TemplateLM):
         for owner, request in enumerate(requests):
             ids, prefix = self.tok_encode(request.args[0]), self.prefix_token_id
             for pair in get_rolling_token_windows(ids, prefix, max_seq_len=self.max_length, context_len=1):
-                windows.append((None, *make_disjoint_window(pair)))
+                begin, end = make_disjoint_window(pair)
+                windows.append((None, begin, end))
                 owners.append(owner)
         totals = [0.0] * len(requests)
         for owner, (value, _) in zip(owners, self._loglikelihood_tokens(windows, disable_tqdm), strict=True):
