@@ -85,7 +85,13 @@ def test_what_prompts_share_is_computed_once_and_prompts_side_by_side() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"MOST_PAIRS": 0, "EVALUATED_LOGITS": 2}, {"MOST_PAIRS": 200}, {"MOST_ROWS": 2}, {"CACHE_BYTES": 0}, {"SHARED": 1}],
+    [
+        {"MOST_PAIRS": 0, "EVALUATED_LOGITS": 2},
+        {"MOST_PAIRS": 200},
+        {"MOST_ROWS": 2},
+        {"CACHE_BYTES": 0},
+        {"SHARED": 1},
+    ],
     ids=lambda changes: " ".join(changes),
 )
 def test_in_whatever_parts_the_scores_are_the_same(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:

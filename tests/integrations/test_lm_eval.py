@@ -72,7 +72,8 @@ def save_decoder(folder: Path, adds_bos: bool, template: str = MISTRAL) -> Path:
     for weight in network.parameters():
         with torch.no_grad():
             weight.add_(torch.randn(weight.shape, generator=generator) * (0.2 if weight.ndim > 1 else 0.0))
-    return save_folder(folder, network, network.config, FAMILIES["llama"], tokenizer)
+    generation = {"eos_token_id": tokenizer.eos_id}  # else transformers would go on after the end of a text
+    return save_folder(folder, network, network.config, FAMILIES["llama"], tokenizer, generation=generation)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "bos"])

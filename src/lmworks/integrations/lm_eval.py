@@ -84,8 +84,10 @@ class LmworksLM(TemplateLM):
             raise InputError("the model gives no likelihood of a continuation", str(source), hint)
         self.tokenizer = self.model.tokenizer
         self.batch_size = self._answers_at_once()
-        if self.tokenizer.bos_id is None and (self.tokenizer.eos_id is None or self.arguments.add_bos_token):
+        prefix = self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
+        if prefix is None or (self.tokenizer.bos_id is None and self.arguments.add_bos_token):
             raise InputError("its tokenizer has no BOS token", str(source), "leave add_bos_token out, or take another")
+        self._prefix = prefix
 
     def _answers_at_once(self) -> int:
         given = str(self.arguments.batch_size)
@@ -103,7 +105,7 @@ class LmworksLM(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """The token after which a text without context begins: BOS, or EOS where there is no BOS."""
-        return self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
+        return self._prefix
 
     @property
     def max_length(self) -> int:
@@ -159,8 +161,8 @@ class LmworksLM(TemplateLM):
         """For each request log p of its continuation, and whether greedy decoding would write it."""
         answers: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         members: dict[tuple[int, ...], list[int]] = {}
-        for index, (texts, context, continuation) in enumerate(requests):
-            members.setdefault(tuple(self._cut(context, continuation, texts)), []).append(index)
+        for index, request in enumerate(requests):
+            members.setdefault(tuple(self._cut(request)), []).append(index)
         contexts = sorted(members)
         with _progress("Running loglikelihood requests", len(requests), disable_tqdm):
             for begin in range(0, len(contexts), CONTEXTS_AT_ONCE):
@@ -174,7 +176,10 @@ class LmworksLM(TemplateLM):
                             self.cache_hook.add_partial("loglikelihood", texts, answer)
         return answers
 
-    def _cut(self, context: list[int], continuation: list[int], texts: tuple[str, str] | None) -> list[int]:
+    def _cut(self, request: Encoded) -> list[int]:
+        """The end of a context for which there is room; the last token of the continuation is not read."""
+        texts, context, continuation = request
+| None) -> list[int]:
         """The end of a context for which there is room; the last token of the continuation is not read."""
         place = repr(texts[1] if texts is not None else self.tokenizer.decode(continuation))
         if not continuation:
