@@ -82,7 +82,7 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
             classes[:, None] == numbers,
             predicted[:, None] == numbers,
             probabilities,
-            _by_bin(confidence[:, None], correct[:, None]),
+            gaps_by_bin(confidence[:, None], correct[:, None]),
             1,
             True,
         ),
@@ -124,7 +124,7 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
             classes.astype(bool),
             predicted,
             probabilities,
-            _by_bin(confidence, predicted == classes),
+            gaps_by_bin(confidence, predicted == classes),
             len(labels),
             False,
         ),
@@ -214,7 +214,7 @@ def with_texts(
     return {**figures, "mistakes": mistakes}
 
 
-def _by_bin(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+def gaps_by_bin(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """(N, D) decisions of N rows -> (N, bins) sums of (right or not - confidence)."""
     which = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     sums = np.zeros((len(which), CALIBRATION_BINS))

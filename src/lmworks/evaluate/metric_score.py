@@ -67,14 +67,12 @@ class Signature:
 
     def differences(self, other: Signature) -> list[str]:
         """In what two signatures differ, a text each: ``tok: 13a / intl``; empty where scores are comparable."""
-        sides = [signature._parts() for signature in (self, other)]
-        keys = dict.fromkeys([*sides[0], *sides[1]])
+        sides = [{"metric": side.metric, **dict(side.settings)} for side in (self, other)]
+        keys = dict.fromkeys([*sides[0], *sides[1], "computed by"])
+        for side, signature in zip(sides, (self, other), strict=True):
+            side["computed by"] = f"{signature.implementation} {signature.version}"
         pairs = {key: [side.get(key, UNSAID) for side in sides] for key in keys}
         return [f"{key}: {ours} / {theirs}" for key, (ours, theirs) in pairs.items() if ours != theirs]
-
-    def _parts(self) -> dict[str, str]:
-        computed = f"{self.implementation} {self.version}"
-        return {"metric": self.metric, **dict(self.settings), "computed by": computed}
 
     def __str__(self) -> str:
         pairs = [*self.settings, (self.implementation, self.version)]
