@@ -8,7 +8,7 @@ from damaged_texts import relabelled
 from sklearn import metrics as theirs
 
 from lmworks.base.errors import InputError
-from lmworks.evaluate.classification import calibration
+from lmworks.evaluate.classification import calibration, multi_label_figures, single_label_figures
 from lmworks.evaluate.metric_registry import METRICS
 from lmworks.evaluate.predicted_rows import Measurement, MetricOptions, PredictedRows
 
@@ -135,3 +135,12 @@ def test_entity_f1_is_seqevals() -> None:
 def test_tags_of_other_lengths_are_named_by_their_row() -> None:
     with pytest.raises(InputError, match="row 2: 1 predicted tags, and the reference has 2"):
         measured("entity_f1", PredictedRows(["O", "O"], [["O"], ["O B-PER"]]))
+
+
+def test_a_classifiers_evaluation_has_the_signatures_of_these_metrics() -> None:
+    numbers = np.eye(3)[[0, 1, 2, 2]] * 0.8 + 0.1
+    figures = single_label_figures(numbers, np.array([0, 1, 2, 1]), LABELS)
+    for name in ("accuracy", "macro_f1", "micro_f1", "roc_auc", "calibration_error"):
+        assert str(measured(name, made()).signature) == figures["signatures"][name]
+    several = multi_label_figures(numbers, numbers > 0.5, LABELS)
+    assert several["signatures"]["accuracy"] != figures["signatures"]["accuracy"]

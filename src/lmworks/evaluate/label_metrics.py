@@ -17,7 +17,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, list_names
-from lmworks.evaluate.classification import CALIBRATION_BINS, calibration, gaps_by_bin
+from lmworks.evaluate.classification import calibration, gaps_by_bin, signatures
 from lmworks.evaluate.entities import entity_figures
 from lmworks.evaluate.metric_score import Signature
 from lmworks.evaluate.predicted_rows import Measurement, MetricOptions, PredictedRows
@@ -134,7 +134,7 @@ def calibration_error(rows: PredictedRows, options: MetricOptions) -> Measuremen
         return np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
 
     bins = [dict(zip(("confidence", "accuracy", "rows"), each, strict=True)) for each in measured.bins]
-    signature = Signature("calibration_error").with_settings(bins=CALIBRATION_BINS, width="equal", of="likeliest label")
+    signature = Signature.parse(signatures()["calibration_error"])
     return Measurement(measured.error, ComputedFigure.of_sums(columns, error), signature, {"bins": bins}, notes)
 
 
@@ -149,14 +149,14 @@ def entity_f1(rows: PredictedRows, options: MetricOptions) -> Measurement:
         notes.append("tags without a scheme (B-, I-, O): each word is an entity of its own")
     elif not sum(figures["row_entities"]):
         notes.append("neither side has an entity")
-    scheme = figures["scheme"] or "none"
-    signature = Signature("entity_f1").with_settings(average="micro", match="span and type", scheme=scheme)
+    signature = Signature.parse(figures["signatures"]["f1"])
     figure = RowFigures.of(figures["row_right"], figures["row_entities"])
     return Measurement(figures["f1"], figure, signature, {name: figures[name] for name in names}, notes)
 
 
 def _signature(name: str) -> Signature:
-    return Signature(name, "scikit-learn", version("scikit-learn"))
+    known = signatures()
+    return Signature.parse(known[name]) if name in known else Signature(name, "scikit-learn", version("scikit-learn"))
 
 
 def _accuracy(predicted: Sequence[str], right: Sequence[str]) -> RowFigures:

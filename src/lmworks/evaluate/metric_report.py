@@ -75,10 +75,8 @@ def measure(
         InputError: files or lists of other lengths, an empty reference, a metric that there is not or that does not
             fit the rows.
     """
-    if options is not None:
-        tokenizer(
-            options.tokenize
-        )  # metrics that nobody named are left out where they do not fit, not for a wrong option
+    if options is not None:  # a wrong option is refused, where metrics that nobody named would be left out
+        tokenizer(options.tokenize)
     names = None if metrics is None else [metric_registry.metric_name(name) for name in metrics]
     rows, notes = read_rows(predictions, references, fields, settings)
     other = None if baseline is None else read_baseline(baseline, rows, fields, settings)

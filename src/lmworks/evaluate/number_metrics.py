@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.metadata import version
 
 import numpy as np
 
@@ -42,9 +41,8 @@ def _correlation(
     elif value is None:
         notes.append("no correlation: one side is the same number in all rows")
     figure = ComputedFigure(np.stack(sides, axis=1), resampled)
-    return Measurement(
-        math.nan if value is None else value, figure, Signature(name, "scipy", version("scipy")), {}, notes
-    )
+    signature = Signature.parse(regression.signatures()[name])
+    return Measurement(math.nan if value is None else value, figure, signature, {}, notes)
 
 
 def _pearson(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:

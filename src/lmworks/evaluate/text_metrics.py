@@ -217,8 +217,7 @@ def token_f1(rows: PredictedRows, options: MetricOptions) -> Measurement:
 def _squad(name: str, column: int, rows: PredictedRows) -> Measurement:
     pairs = zip(rows.predicted, rows.references, strict=True)
     values = [question_answering.scores(text, listed)[column] for text, listed in pairs]
-    settings = {"nrefs": rows.reference_count, "case": "lc", "tok": "white-space", "norm": "squad"}
-    return _mean(values, Signature(name).with_settings(**settings))
+    return _mean(values, question_answering.signature(name, rows.reference_count))
 
 
 def _mean(values: list[float], signature: Signature) -> Measurement:

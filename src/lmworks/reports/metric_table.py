@@ -50,7 +50,7 @@ def _p_value(value: float | None) -> str:
 
 def lines(report: MetricReport) -> list[str]:
     """What stands below the table: details by score, notes, and a signature for each score."""
-    details = [text for score in report.scores if (text := _details(score))]
+    details = [text for score in report.scores for text in _details(score).splitlines()]
     notes = [*report.notes]
     for score in report.scores:
         notes += [f"{score.title}: {note}" for note in score.notes]
