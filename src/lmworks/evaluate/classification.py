@@ -7,7 +7,6 @@ file. In all signatures N is the number of texts and C that of classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,8 +46,7 @@ def signatures(has_several: bool = False) -> dict[str, str]:
         "micro_f1": {"average": "micro", "zero_division": 0},
         "roc_auc": {"average": "macro"},
     }
-    library = version("scikit-learn")
-    named = {name: Signature(name, "scikit-learn", library, ()).with_settings(**own) for name, own in settings.items()}
+    named = {name: Signature.of_library("scikit-learn", name, **own) for name, own in settings.items()}
     named["calibration_error"] = Signature("calibration_error").with_settings(
         bins=CALIBRATION_BINS, width="equal", of=decisions
     )

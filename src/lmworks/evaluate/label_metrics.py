@@ -11,7 +11,6 @@ Shapes: R resamples, N rows, C labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 import numpy as np
 
@@ -156,7 +155,7 @@ def entity_f1(rows: PredictedRows, options: MetricOptions) -> Measurement:
 
 def _signature(name: str) -> Signature:
     known = signatures()
-    return Signature.parse(known[name]) if name in known else Signature(name, "scikit-learn", version("scikit-learn"))
+    return Signature.parse(known[name]) if name in known else Signature.of_library("scikit-learn", name)
 
 
 def _accuracy(predicted: Sequence[str], right: Sequence[str]) -> RowFigures:

@@ -39,6 +39,13 @@ class Signature:
             raise ValueError(f"a part of a signature is empty, or holds a | or a line end: {parts}")
 
     @classmethod
+    def of_library(cls, library: str, metric: str, /, **settings: object) -> Signature:
+        """The signature of a metric that an installed distribution computes; settings as in :meth:`with_settings`."""
+        from importlib.metadata import version
+
+        return cls(metric, library, version(library)).with_settings(**settings)
+
+    @classmethod
     def parse(cls, text: str) -> Signature:
         """The signature that was written as this text.
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +75,7 @@ def _sacrebleu_chrf() -> Any:
 
 def _chrf_signature() -> Signature:
     settings = {"average": "rows", "nrefs": 1, "case": "mixed", "eff": "yes", "nc": 6, "nw": 0, "space": "no"}
-    return Signature("chrf", "sacrebleu", version("sacrebleu")).with_settings(**settings)
+    return Signature.of_library("sacrebleu", "chrf", **settings)
 
 
 def final_number(text: str) -> Decimal | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ def regression_figures(predicted: np.ndarray, values: np.ndarray) -> dict[str, A
 
 def signatures() -> dict[str, str]:
     """How the figures are computed, by name."""
-    named = {name: Signature(name, "scipy", version("scipy")) for name in ("pearson", "spearman")}
+    named = {name: Signature.of_library("scipy", name) for name in ("pearson", "spearman")}
     return {name: str(each) for name, each in (named | {"squared_error": Signature("squared_error")}).items()}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib.metadata import version
 from itertools import zip_longest
 from typing import Any
 
@@ -82,9 +81,9 @@ def _by_sacrebleu(name: str, scorer: Any, rows: PredictedRows) -> tuple[Measurem
         return np.array([scorer._compute_score_from_stats(each).score for each in sums.tolist()])
 
     score = scorer._compute_score_from_stats(statistics.sum(0).tolist())
-    pairs = [tuple(pair.split(":", 1)) for pair in scorer.get_signature().format().split("|")]
-    settings = tuple((key, value) for key, value in pairs if key != "version")
-    signature = Signature(name, "sacrebleu", version("sacrebleu"), settings)
+    pairs = [pair.split(":", 1) for pair in scorer.get_signature().format().split("|")]
+    settings = {key: value for key, value in pairs if key != "version"}
+    signature = Signature.of_library("sacrebleu", name, **settings)
     return Measurement(score.score, ComputedFigure.of_sums(statistics, scores), signature), score
 
 
@@ -113,7 +112,7 @@ def rouge(kind: str) -> Callable[[PredictedRows, MetricOptions], Measurement]:
         if kind == "rougeLsum" and not any("\n" in text for text in texts):
             notes.append("no text has several lines; rougeLsum expects a sentence a line, and is rougeL without")
         settings = {"nrefs": rows.reference_count, "case": "lc", "tok": "a-z0-9", "stem": options.stem}
-        signature = Signature(kind, "rouge-score", version("rouge-score")).with_settings(**settings, score="f")
+        signature = Signature.of_library("rouge-score", kind, **settings, score="f")
         return Measurement(float(np.mean(values)), RowFigures.of(values), signature, details, notes)
 
     return measure
@@ -156,7 +155,7 @@ def meteor(rows: PredictedRows, options: MetricOptions) -> Measurement:
         settings["match"] += f"+{name}"
     else:
         notes.append("WordNet is not installed: words match exactly or by stem (python -m nltk.downloader wordnet)")
-    signature = Signature("meteor", "nltk", version("nltk")).with_settings(**settings)
+    signature = Signature.of_library("nltk", "meteor", **settings)
     return Measurement(float(np.mean(values)), RowFigures.of(values), signature, {}, notes)
 
 

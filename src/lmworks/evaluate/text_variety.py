@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 import numpy as np
 
@@ -90,7 +89,7 @@ def self_bleu(rows: PredictedRows, options: MetricOptions) -> Measurement:
         score = BLEU.compute_bleu(correct, total, size, _closest(lengths, number), "exp", effective_order=True)
         values.append(score.score)
     settings = {"case": "lc" if options.lowercase else "mixed", "tok": options.tokenize, "eff": "yes", "smooth": "exp"}
-    signature = Signature("self_bleu", "sacrebleu", version("sacrebleu")).with_settings(refs="all-others", **settings)
+    signature = Signature.of_library("sacrebleu", "self_bleu", refs="all-others", **settings)
     return Measurement(float(np.mean(values)), RowFigures.of(values), signature)
 
 
