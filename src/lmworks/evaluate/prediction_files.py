@@ -279,9 +279,11 @@ def _likelihoods(file: _File) -> dict[str, np.ndarray]:
 
 
 def _scored_by(file: _File) -> str:
-    """What computed the likelihoods, where all rows say the same."""
-    signatures = {value for value in file.columns.get(SIGNATURE, []) if isinstance(value, str)}
-    return signatures.pop() if len(signatures) == 1 else ""
+    """What computed the likelihoods: the signature of the rows, of texts in several windows that with the windows."""
+    signatures = sorted({value for value in file.columns.get(SIGNATURE, []) if isinstance(value, str)}, key=len)
+    if not all(signatures[-1].startswith(each) for each in signatures):
+        return "several ways"
+    return signatures[-1] if signatures else ""
 
 
 def _number(value: Any, place: str, hint: str) -> float:
