@@ -2,7 +2,7 @@
 
 Prompts are read side by side, a token of each in every pass over the weights, as the engine multiplies many tokens of
 different sequences as fast as many of one; long parts have passes of their own. After a prompt its choices follow in
-the same sequence, one after the other. Prompts are sorted, so that what some that follow one another begin with, such as an
+the same sequence, one after the other. Prompts are sorted, so that what some that follow one another begin with, as an
 instruction and examples, is read once and copied.
 """
 
@@ -35,22 +35,31 @@ Part = tuple[list[int], bool]
 """Tokens that are read at once, and whether the logits after each of them are wanted."""
 
 
-def score_texts(stepper: NativeStepper, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Score]:
+def score_texts(
+    stepper: NativeStepper,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    context: int | None = None,
+    stride: int | None = None,
+    computed: str = "",
+) -> list[Score]:
     """How likely each text is, in the order given; as evaluate/scoring.score_texts.
 
     Args:
         stepper: of the engine; its rows stay.
         tokenizer: of the model.
         texts: of any length.
+        context, stride: of the windows of long texts (text_windows.windows_of).
+        computed: begins the signature of each score.
     """
-    windowed = windows_of(texts, tokenizer, stepper.context)
+    windowed = windows_of(texts, tokenizer, stepper.context, context, stride)
     prompts, choices = [], []
     for window in (window for text in windowed for window in text.windows):
         ids, first = window.ids.tolist(), int(window.loss.argmax())
         prompts.append(ids[:first])
         choices.append([ids[first:]])
     scores = choice_scores(stepper, prompts, choices)
-    return scores_of(windowed, (-float(score.log_probabilities[0]) for score in scores))
+    return scores_of(windowed, (-float(score.log_probabilities[0]) for score in scores), computed)
 
 
 def choice_scores(
