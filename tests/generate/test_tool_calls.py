@@ -9,6 +9,7 @@ from tiny_tokenizers import CHATML, GEMMA, byte_level
 from tiny_writers import network_for, with_special
 
 from lmworks.base.errors import InputError
+from lmworks.generate.grammar import Grammar
 from lmworks.generate.grammar_vocabulary import vocabulary_of
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete, stream
@@ -120,6 +121,30 @@ def test_what_may_be_written_is_text_or_calls(name):
 
 
 @pytest.mark.parametrize("name", [*WRITES, "generic"])
+def test_beside_calls_an_answer_may_be_json_of_a_schema(name):
+    tokenizer = tokenizer_of(name)
+    written = format_of(tokenizer.chat_template) or HERMES
+    answer = Grammar.json_schema({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]})
+    if name == "llama":
+        with pytest.raises(InputError, match="cannot be told from an answer in JSON"):
+            Tools(tokenizer, TOOLS, answer=answer)
+        tokenizer = with_special(tokenizer_of(name), written.optional)
+    tools = Tools(tokenizer, TOOLS, answer=answer)
+    call, answered = written.write([Call("now", {})]), '{"name": "now", "parameters": {}}'
+    marked = f"{written.optional}{call}"
+    assert allows(tokenizer, tools, marked)
+    assert allows(tokenizer, tools, answered)
+    assert not allows(tokenizer, tools, f"{answered}{marked}")
+    assert not allows(tokenizer, tools, "It is warm.")
+    assert not allows(tokenizer, tools, '{"age": 3}')
+    for text, content, names in ((marked, "", ["now"]), (answered, answered, [])):
+        parser = tools.parser()
+        deltas = [delta for sign in text for delta in parser.feed(sign)] + parser.finish()
+        assert "".join(delta.get("content", "") for delta in deltas) == parser.content == content
+        assert [one["function"]["name"] for one in parser.tool_calls] == names
+
+
+@pytest.mark.parametrize("name", [*WRITES, "generic"])
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "plant-tree"}}])
 def test_a_random_model_writes_valid_calls_alone(name, choice):
     tokenizer = tokenizer_of(name)
@@ -220,6 +245,16 @@ def test_a_template_without_tools_is_told_of_them_in_the_system_message():
     assert told[2]["content"] == HERMES.write([Call("weather", {"city": "Graz"}), Call("now", {})])
     assert told[3]["content"] == "<tool_response>\nwarm\n</tool_response>\n<tool_response>\nnoon\n</tool_response>"
     assert "Be brief." in chat.render(tokenizer, told, reply=True)
+
+
+def test_texts_in_other_scripts_are_told_as_they_are():
+    described = {"name": "weather", "description": "Das Wetter in 東京 für morgen"}
+    call = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": {"city": "東京"}}}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    tools = Tools(tokenizer_of("generic"), [{"type": "function", "function": described}])
+    told = tools.messages([*messages, {"role": "tool", "tool_call_id": "a", "content": "warm"}])
+    assert described["description"] in told[0]["content"]
+    assert "東京" in told[2]["content"]
 
 
 def test_a_template_that_takes_tools_is_given_them():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class NativeModel(TextMethods, NativeAdapters):
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        few_shot: see :class:`TextMethods`; None, as models with examples are not cached.
         kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
         family: the name of its family, by whose names an adapter's tensors are read.
         fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
@@ -87,10 +88,12 @@ class NativeModel(TextMethods, NativeAdapters):
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
         """See :class:`TextMethods`."""
-        scores = native_likelihoods.score_texts(self.stepper(), self.tokenizer, texts_of(texts))
-        return [replace(score, signature=self.signature) for score in scores]
+        listed = texts_of(texts)
+        return native_likelihoods.score_texts(self.stepper(), self.tokenizer, listed, context, stride, self.signature)
 
     def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
         """See :class:`TextMethods`."""
