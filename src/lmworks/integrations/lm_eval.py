@@ -179,8 +179,6 @@ class LmworksLM(TemplateLM):
     def _cut(self, request: Encoded) -> list[int]:
         """The end of a context for which there is room; the last token of the continuation is not read."""
         texts, context, continuation = request
-| None) -> list[int]:
-        """The end of a context for which there is room; the last token of the continuation is not read."""
         place = repr(texts[1] if texts is not None else self.tokenizer.decode(continuation))
         if not continuation:
             raise InputError("a continuation without tokens has no likelihood", place, "give it at least one token")
