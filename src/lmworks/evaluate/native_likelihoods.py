@@ -2,8 +2,8 @@
 
 Prompts are read side by side, a token of each in every pass over the weights, as the engine multiplies many tokens of
 different sequences as fast as many of one; long parts have passes of their own. After a prompt its choices follow in
-the same sequence, one after the other. Prompts are sorted, so that what some that follow one another begin with, such as an
-instruction and examples, is read once and copied.
+the same sequence, one after the other. Prompts are sorted, so that what some that follow one another begin with, such as
+an instruction and examples, is read once and copied.
 """
 
 from __future__ import annotations
