@@ -1,5 +1,5 @@
-// The Python class of the native engine: a decoder that is filled with weights, and sequences that grow by steps; or an
-// encoder, and texts that pass through it.
+// The Python class of the native engine: a decoder, its weights, and sequences that grow by steps; or an encoder, and texts
+// that pass through it.
 #include <algorithm>
 #include <map>
 #include <unordered_map>
@@ -18,10 +18,11 @@ using FloatMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::devi
 // layer, name of the matrix, a (rank, columns), b (rows, rank)
 using Updates = std::vector<std::tuple<std::int64_t, std::string, FloatMatrix, FloatMatrix>>;
 
-std::vector<float> copied(const Floats& array) { return {array.data(), array.data() + array.size()}; }
+std::vector<float> to_vector(const Floats& array) { return {array.data(), array.data() + array.size()}; }
 
-std::vector<float> copied(const std::optional<Floats>& array) { return array ? copied(*array) : std::vector<float>{}; }
+std::vector<float> to_vector(const std::optional<Floats>& array) { return array ? to_vector(*array) : std::vector<float>{}; }
 
+// config: as generate/native_weights.py makes it. layer: -1 for what belongs to none. Throws std::invalid_argument: ValueError.
 class Engine {
 public:
     explicit Engine(const nb::dict& config) {
@@ -36,8 +37,8 @@ public:
         d.head_size = size("head_size");
         d.rotary_size = size("rotary_size");
         d.positions = size("positions");
-        for (const Size own : {d.vocab_size, d.hidden, d.inner, d.heads, d.kv_heads, d.head_size, d.positions})
-            if (own < 1) throw std::invalid_argument("a size of the model is not positive");
+        for (const Size value : {d.vocab_size, d.hidden, d.inner, d.heads, d.kv_heads, d.head_size, d.positions})
+            if (value < 1) throw std::invalid_argument("a size of the model is not positive");
         if (d.heads % d.kv_heads) throw std::invalid_argument("key-value heads do not divide the heads");
         if (d.rotary_size < 0 || d.rotary_size % 2 || d.rotary_size > d.head_size)
             throw std::invalid_argument("rotary_size is no even part of a head");
@@ -65,6 +66,7 @@ public:
         }
     }
 
+    // Packs a matrix. kind: a WeightKind; data: what pack() reads; bias (rows).
     void set_matrix(int layer, const std::string& name, int kind, const Bytes& data, const std::optional<Floats>& bias) {
         const auto [rows, columns] = shape_of(name);
         if (kind < 0 || kind >= WEIGHT_KINDS) throw std::invalid_argument("there is no such kind of weights");
@@ -73,10 +75,10 @@ public:
         if (bias) check_size(bias->size(), static_cast<std::size_t>(rows), "bias");
         WeightMatrix& target = matrix(layer, name);
         target = pack(kind, data.data(), rows, columns, memory_);
-        target.bias = copied(bias);
+        target.bias = to_vector(bias);
     }
 
-    // A matrix's bytes as they are packed, without its bias: set_packed() takes them.
+    // The bytes of a packed matrix, without its bias, as set_packed() takes them.
     nb::bytes packed(int layer, const std::string& name) {
         const WeightMatrix& source = matrix(layer, name);
         if (!source.exists()) throw std::invalid_argument("the engine has no " + name);
@@ -85,31 +87,32 @@ public:
 
     void set_packed(int layer, const std::string& name, int kind, const Bytes& data, const std::optional<Floats>& bias) {
         const auto [rows, columns] = shape_of(name);
-        WeightMatrix filled = matrix_of(kind, rows, columns);
-        check_size(data.size(), static_cast<std::size_t>(filled.bytes()), name.c_str());
+        WeightMatrix copy = matrix_of(kind, rows, columns);
+        check_size(data.size(), static_cast<std::size_t>(copy.bytes()), name.c_str());
         if (bias) check_size(bias->size(), static_cast<std::size_t>(rows), "bias");
         is_finished_ = false;
-        std::uint8_t* packed = memory_.take(filled.bytes());
-        std::copy_n(data.data(), data.size(), packed);
-        filled.data = packed;
-        filled.bias = copied(bias);
-        matrix(layer, name) = std::move(filled);
+        std::uint8_t* bytes = memory_.take(copy.bytes());
+        std::copy_n(data.data(), data.size(), bytes);
+        copy.data = bytes;
+        copy.bias = to_vector(bias);
+        matrix(layer, name) = std::move(copy);
     }
 
     void set_norm(int layer, const std::string& name, const Floats& weight, const std::optional<Floats>& bias) {
-        const bool of_head = name == "q_norm" || name == "k_norm";
-        const Size rows = name == "embed_norm" ? decoder_.width() : decoder_.hidden;
-        const auto size = static_cast<std::size_t>(of_head ? decoder_.head_size : rows);
+        const bool is_of_heads = name == "q_norm" || name == "k_norm";
+        const Size width = name == "embed_norm" ? decoder_.width() : decoder_.hidden;
+        const auto size = static_cast<std::size_t>(is_of_heads ? decoder_.head_size : width);
         check_size(weight.size(), size, name.c_str());
         if (bias) check_size(bias->size(), size, "bias");
-        norm(layer, name) = {copied(weight), copied(bias)};
+        norm(layer, name) = {to_vector(weight), to_vector(bias)};
     }
 
+    // cos and sin (positions, rotary_size / 2); local: of layers with a sliding window, where these have their own.
     void set_rotary(bool local, const Floats& cos, const Floats& sin) {
         const auto size = static_cast<std::size_t>(decoder_.positions * decoder_.rotary_size / 2);
         check_size(cos.size(), size, "cos");
         check_size(sin.size(), size, "sin");
-        (local ? decoder_.local_rotary : decoder_.rotary) = {copied(cos), copied(sin)};
+        (local ? decoder_.local_rotary : decoder_.rotary) = {to_vector(cos), to_vector(sin)};
     }
 
     void set_vector(const std::string& name, const Floats& values) {
@@ -123,16 +126,16 @@ public:
         if (vector == vectors.end()) throw std::invalid_argument("the engine has no " + name);
         const auto& [size, target] = vector->second;
         check_size(values.size(), static_cast<std::size_t>(size), name.c_str());
-        *target = copied(values);
+        *target = to_vector(values);
     }
 
-    // Checks that nothing is missing; afterwards steps can be made, or texts encoded.
+    // Checks that nothing is missing, and makes the buffers: step(), or encode(), may be called from then on.
     void finish() {
         Decoder& d = decoder_;
         bool needs_local = false;
         for (const EngineLayer& layer : d.layers) {
-            for (const WeightMatrix* own : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.up_proj, &layer.down_proj})
-                if (!own->exists()) throw std::invalid_argument("a layer lacks a matrix");
+            for (const WeightMatrix* needed : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.up_proj, &layer.down_proj})
+                if (!needed->exists()) throw std::invalid_argument("a layer lacks a matrix");
             if (!layer.input.exists() || !layer.post_attention.exists()) throw std::invalid_argument("a layer lacks a norm");
             needs_local = needs_local || layer.is_local;
         }
@@ -141,20 +144,20 @@ public:
         if (d.rotary_size > 0 && (d.rotary.cos.empty() || (needs_local && d.local_rotary.cos.empty())))
             throw std::invalid_argument("the table of positions is missing");
         is_finished_ = true;
-        encoder_buffers_.clear();  // sized for the matrices
+        encoder_buffers_.clear();  // their sizes depend on the kind of the matrices, which may be another now
         if (d.encoder.exists) return;
         buffers_ = std::make_unique<StepBuffers>(d, num_threads());
         buffer_threads_ = num_threads();
     }
 
-    // Sequences may have this adapter from now on.
+    // Packs an adapter; add_sequence() takes its name from then on.
     void add_adapter(const std::string& name, const Updates& updates) {
         if (!buffers_) throw std::invalid_argument("the engine lacks weights: finish() comes first");
-        std::vector<GivenUpdate> given;
+        std::vector<GivenUpdate> factors;
         for (const auto& [layer, linear, a, b] : updates)
-            given.push_back({layer, linear, a.data(), b.data(), static_cast<Size>(a.shape(0)), static_cast<Size>(a.shape(1)),
-                             static_cast<Size>(b.shape(0)), static_cast<Size>(b.shape(1))});
-        std::shared_ptr<const Adapter> adapter = make_adapter(decoder_, given);
+            factors.push_back({layer, linear, a.data(), b.data(), static_cast<Size>(a.shape(0)), static_cast<Size>(a.shape(1)),
+                               static_cast<Size>(b.shape(0)), static_cast<Size>(b.shape(1))});
+        std::shared_ptr<const Adapter> adapter = make_adapter(decoder_, factors);
         const Locked locked(mutex_);
         if (!adapters_.emplace(name, std::move(adapter)).second) throw std::invalid_argument("there is an adapter " + name + " already");
     }
@@ -165,7 +168,7 @@ public:
         if (adapters_.erase(name) == 0) throw std::invalid_argument("there is no adapter " + name);
     }
 
-    // A sequence without tokens, whose keys and values are of this CacheKind, or of the model's; with an adapter or none.
+    // The number of a new sequence without tokens; capacity may grow. cache: a CacheKind; without it that of the model.
     std::int64_t add_sequence(Size capacity, std::optional<int> cache, const std::optional<std::string>& adapter) {
         const Locked locked(mutex_);
         auto sequence = std::make_unique<Sequence>();
@@ -181,7 +184,7 @@ public:
         return last_number_;
     }
 
-    // A new sequence that begins with the first ``length`` tokens of another, with room for ``capacity``.
+    // The number of a new sequence that begins with the first ``length`` tokens of another, with its adapter.
     std::int64_t copy_sequence(std::int64_t number, Size length, Size capacity) {
         const Locked locked(mutex_);
         const Sequence& source = sequence(number);
@@ -199,13 +202,13 @@ public:
     // Forgets all tokens of a sequence but the first ``length``.
     void truncate_sequence(std::int64_t number, Size length) {
         const Locked locked(mutex_);
-        Sequence& own = sequence(number);
-        if (length < 0 || length > own.length) throw std::invalid_argument("the sequence has fewer tokens");
-        own.length = length;
+        Sequence& shortened = sequence(number);
+        if (length < 0 || length > shortened.length) throw std::invalid_argument("the sequence has fewer tokens");
+        shortened.length = length;
     }
 
     void remove_sequence(std::int64_t number) {
-        if (interpreter_threads.ending.load() != 0) return;  // a daemon thread may be at a long step
+        if (interpreter_threads.ending.load() != 0) return;  // a daemon thread may hold the lock for good
         const Locked locked(mutex_);
         sequences_.erase(number);
     }
@@ -215,23 +218,23 @@ public:
         return sequence(number).length;
     }
 
-    // Appends tokens to sequences, in order; writes the logits of the last token of those that are ``wanted``, in order.
-    // What is thrown, also by the handler of a signal, leaves all sequences as they were.
+    // Appends tokens[i] to the sequence numbers[i], in order. logits (n, vocab_size) receives those that follow each of the n
+    // tokens whose wanted[i] is not 0. What is thrown, also by the handler of a signal, leaves all sequences as they were.
     void step(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, Output<float> logits) {
         Locked locked(mutex_);
         if (!buffers_) throw std::invalid_argument("the engine lacks weights, or holds an encoder: finish() comes first");
         const std::size_t count = tokens.size();
         check_size(numbers.size(), count, "sequences");
         check_size(wanted.size(), count, "wanted");
-        const auto results = static_cast<std::size_t>(std::count_if(wanted.data(), wanted.data() + count, [](auto own) { return own != 0; }));
+        const auto results = static_cast<std::size_t>(std::count_if(wanted.data(), wanted.data() + count, [](auto flag) { return flag != 0; }));
         check_size(logits.size(), results * static_cast<std::size_t>(decoder_.vocab_size), "logits");
-        std::vector<StepToken> all = placed(numbers, tokens, wanted, logits.data());
+        std::vector<StepToken> all = make_step_tokens(numbers, tokens, wanted, logits.data());
         const auto compute = kernels().decoder_step;
         if (buffer_threads_ < num_threads()) {
             buffers_ = std::make_unique<StepBuffers>(decoder_, num_threads());
             buffer_threads_ = num_threads();
         }
-        const std::vector<std::size_t> ends = parts_of(all);
+        const std::vector<std::size_t> ends = part_ends(all);
         const Size rank = gather_by_adapter(all, ends);
         if (rank > buffers_->rank) buffers_->set_rank(rank);
         std::size_t begin = 0;
@@ -259,7 +262,7 @@ public:
     std::pair<std::size_t, std::size_t> sizes() const {
         const Locked locked(mutex_);
         std::size_t cached = 0;
-        for (const auto& [number, own] : sequences_) cached += 2 * static_cast<std::size_t>(own->keys.count());
+        for (const auto& entry : sequences_) cached += 2 * static_cast<std::size_t>(entry.second->keys.count());
         return {static_cast<std::size_t>(memory_.bytes()), cached};
     }
 
@@ -328,29 +331,30 @@ private:
         return *entry->second;
     }
 
-    std::vector<StepToken> placed(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, float* logits) {
+    // The tokens of a step with their positions; their sequences have room for them then.
+    std::vector<StepToken> make_step_tokens(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, float* logits) {
         std::map<Sequence*, Size> lengths;
         std::vector<StepToken> all;
         for (std::size_t i = 0; i < tokens.size(); ++i) {
             const std::int64_t id = tokens.data()[i];
             if (id < 0 || id >= decoder_.vocab_size) throw std::invalid_argument("there is no token " + std::to_string(id));
-            Sequence* own = &sequence(numbers.data()[i]);
-            Size& length = lengths.try_emplace(own, own->length).first->second;
+            Sequence* target = &sequence(numbers.data()[i]);
+            Size& length = lengths.try_emplace(target, target->length).first->second;
             if (length >= decoder_.positions) throw std::invalid_argument("a sequence is longer than the model's context");
-            all.push_back({id, own, length++, nullptr});
+            all.push_back({id, target, length++, nullptr});
             if (wanted.data()[i] != 0) {
                 all.back().logits = logits;
                 logits += decoder_.vocab_size;
             }
         }
-        for (const auto& [own, length] : lengths)
-            if (length > own->capacity) own->grow(decoder_, std::max(length, std::min(2 * own->capacity, decoder_.positions)));
+        for (const auto& [target, length] : lengths)
+            if (length > target->capacity) target->grow(decoder_, std::max(length, std::min(2 * target->capacity, decoder_.positions)));
         return all;
     }
 
-    // Where the parts end that are computed at a time: several tokens of one sequence, or single tokens of several, so that
-    // a sequence gets what it would get alone.
-    static std::vector<std::size_t> parts_of(const std::vector<StepToken>& all) {
+    // Where the parts of a step end that are computed at a time: several tokens of one sequence, or single tokens of several,
+    // so that each sequence gets the bits that it would get alone.
+    static std::vector<std::size_t> part_ends(const std::vector<StepToken>& all) {
         std::vector<std::size_t> ends;
         const auto continues = [&](std::size_t i) { return i < all.size() && all[i].sequence == all[i - 1].sequence; };
         for (std::size_t begin = 0, end = 0; begin < all.size(); begin = end) {

@@ -2,7 +2,7 @@
 // encoder's pass is in engine_encoder.hpp.
 //
 // The model is that of model/transformer.py: embeddings, blocks of attention and feed-forward, a norm, a head. Its config
-// says what a block has; no published family is known here. All sizes count elements.
+// says what a block has; no published family is known here. Sizes count elements, unless their names say bytes.
 #pragma once
 
 #include <algorithm>
@@ -19,18 +19,18 @@
 
 namespace lmworks {
 
-// Memory at the beginning of a cache line, to be freed by std::free; where it is large, in large pages where the system has
-// them: with pages of 4 kB many reads would wait for the table of pages. Throws std::bad_alloc.
+// Memory that begins at a cache line, to be freed by std::free; large blocks are in large pages where the system has them:
+// with pages of 4 kB many reads would wait for the page table. Throws std::bad_alloc.
 void* allocate(std::size_t bytes);
 
-// Memory for kernels.
+// An array of allocate(), which frees it.
 template <class T>
 class Buffer {
 public:
     Buffer() = default;
     explicit Buffer(Size count) { resize(count); }
 
-    // What was there is lost; the new elements are not set.
+    // The earlier elements are lost; the new ones are uninitialized.
     void resize(Size count) {
         data_.reset(static_cast<T*>(allocate(static_cast<std::size_t>(count) * sizeof(T))));
         count_ = count;
@@ -49,10 +49,10 @@ private:
     Size count_ = 0;
 };
 
-// Memory for the weights of a model.
+// Memory for the weights of a model, one matrix behind the other in large blocks.
 class WeightMemory {
 public:
-    // So many bytes at the beginning of a cache line, not set; they stay where they are.
+    // Uninitialized bytes that begin at a cache line; their address never changes.
     std::uint8_t* take(Size bytes);
     Size bytes() const { return taken_; }
 
@@ -70,14 +70,14 @@ struct Half {
     std::uint16_t bits;
 };
 
-// A number of a key or value in 8 bits, to be multiplied by the scale of its vector.
+// An element of a key or value in 8 bits, to be multiplied by the scale of its vector.
 struct Int8 {
     std::int8_t value;
 };
 
-// How a packed matrix holds its numbers. Quantized ones are products of a scale and a whole number without sign, plus a
-// minimum: U4 and U8 have the minimum -8 and -128 times the scale (GGUF's Q4_0 and Q8_0), U4_MIN one of its own (Q4_1), TERNARY
-// -1 times the scale, with whole numbers of 0 to 2 (TQ2_0).
+// How a packed matrix stores its elements; generate/native_weights.py has the same numbers. A quantized element is an
+// unsigned integer times a scale, plus a minimum: of U4 and U8 -8 and -128 times the scale (GGUF's Q4_0 and Q8_0), of U4_MIN
+// a stored one (Q4_1), of TERNARY, whose integers are 0 to 2, -1 times the scale (TQ2_0).
 enum WeightKind : int {
     F32_WEIGHTS, F16_WEIGHTS, BF16_WEIGHTS, U4_WEIGHTS, U4_MIN_WEIGHTS, U8_WEIGHTS, TERNARY_WEIGHTS, WEIGHT_KINDS
 };
@@ -87,8 +87,8 @@ constexpr Size TERNARY_BLOCK = 256;  // columns of a block of TERNARY; of the ot
 
 // A matrix (rows, columns) packed for products with few vectors: groups of 16 rows, one after the other, each at the
 // beginning of a cache line; missing rows of the last group are zeros. Within a group, F32 and F16 have for each column its
-// 16 numbers, BF16 for each two columns 16 pairs, as instructions multiply them; a missing last column is zeros. Quantized
-// kinds have first the whole numbers of each block of 32 columns, four columns of each row beside one another: U8 columns
+// 16 elements, BF16 for each two columns 16 pairs, as instructions multiply them; a missing last column is zeros. Quantized
+// kinds have first the integers of each block of 32 columns, four columns of each row beside one another: U8 columns
 // 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in the high halves columns 16-19 ... 28-31.
 // Then for each block 16 scales in float16, and of U4_MIN 16 minima. TERNARY is the same with blocks of 256 columns: its first
 // eight vectors of bytes have columns 0-3, 4-7 ... 28-31 in the lowest two bits of each byte, columns 32-35 ... 60-63 in the
@@ -121,7 +121,7 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
 // Bytes of the rows that pack() reads.
 Size unpacked_bytes(int kind, Size rows, Size columns);
 
-// The numbers of one row (columns).
+// One row, dequantized: out (columns).
 void unpack_row(const WeightMatrix& matrix, Size row, float* out);
 
 // weight, bias (size); without weight the norm is left out.
@@ -143,21 +143,22 @@ struct RotaryTable {
     std::vector<float> cos, sin;
 };
 
-// How a sequence holds the numbers of keys and values.
+// The precision of a sequence's keys and values; generate/native_stepper.py has the same numbers.
 enum CacheKind : int { F32_CACHE, F16_CACHE, I8_CACHE, CACHE_KINDS };
 
-// What an encoder has besides; it has no head. Its embeddings are kept as rows in float32, so that each is read at once, and
-// those of positions have all that does not depend on the token added to them.
+// What an encoder has besides; it has no head. Its embeddings are rows in float32, which are not packed: nothing multiplies
+// them. Decoder::embed_positions contains the embedding of the first token type, which all tokens here have.
 struct EncoderParts {
     bool exists = false;
     bool post_norm = false;           // each norm comes after the residual is added
-    Size depth = 0;                   // layers of the pass; those of the model, if they are fewer, take turns in equal shares
+    Size depth = 0;                   // layers of the pass: each of the model's is computed depth / layers times in a row
     Size width = 0;                   // of the embeddings
     std::vector<float> embed_tokens;  // (vocab_size, width)
     WeightMatrix embed_project;       // (hidden, width), where they differ
 };
 
-// A decoder, or an encoder.
+// The config and the weights of a model: of a decoder, or where encoder.exists of an encoder. hidden and inner are the
+// config's hidden_size and intermediate_size; positions: tokens that a text may have.
 struct Decoder {
     Size vocab_size = 0, hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_size = 0, rotary_size = 0, positions = 0;
     bool layer_norm = false;
@@ -190,9 +191,9 @@ struct Sequence {
     Buffer<std::uint8_t> keys, values;
     std::shared_ptr<const Adapter> adapter;  // or null; the sequence keeps it when the engine forgets it
 
-    // Room for so many tokens; those that there are stay.
+    // Makes room for so many tokens and keeps its own.
     void grow(const Decoder& decoder, Size room);
-    // Takes over the first ``count`` tokens of a sequence of the same kind; there is room for them.
+    // Copies the keys and values of the first ``count`` tokens of a sequence of the same kind; there is room for them.
     void copy_tokens(const Decoder& decoder, const Sequence& from, Size count);
     Size vector_bytes(const Decoder& decoder) const;  // of a key or value of one head
 };
@@ -207,9 +208,9 @@ struct StepToken {
 
 constexpr Size STEP_TOKENS = 256;  // of one step at most; longer prompts are read in several
 
-// The vectors of some tokens as products with a quantized matrix read them: whole numbers of 8 bits in blocks of 32, each
-// with its scale and the sum of its numbers times the scale. For a ternary matrix a scale is that of 256 numbers, of which
-// there are the sums too.
+// The vectors of some tokens as products with a quantized matrix read them: integers of 8 bits, numbers (rows, columns), and
+// of each block of 32 the scale, and the sum of its integers times the scale: both (rows, columns / 32). For a ternary matrix
+// blocks of 256 share a scale, and totals (rows, columns / 256) are the sums of their integers.
 struct QuantizedRows {
     Buffer<std::int8_t> numbers;
     Buffer<float> scales, sums;
@@ -260,16 +261,18 @@ struct PartBuffers {
     }
 };
 
-// What a step writes to; sized once for a decoder. Those of a thread are used where there is one token: each thread
-// computes the same norm for itself, which takes less time than a meeting.
+// What a step writes to; sized once for a decoder. Of one token each thread norms and rounds the inputs of products for
+// itself, into ``own``: that takes less time than a barrier.
 struct StepBuffers {
+    // The inputs of products, (tokens, columns of the matrix), in each form that a product may read.
     struct Rows {
         Buffer<float> normed;
         QuantizedRows quantized;
-        Buffer<Bf16> halves;
+        Buffer<Bf16> halves;  // in bfloat16, tile by tile (put_in_tiles())
         Buffer<float> low;  // products with the first factors of adapters: (BLOCK_LINEARS, tokens, rank)
     };
-    Buffer<float> x, q, k, v, mixed, inner, part;
+    Buffer<float> x, q, k, v;          // (tokens, size): x is the residual stream
+    Buffer<float> mixed, inner, part;  // of attention, of the activation, of a product that is normed before it is added to x
     Rows shared;
     std::vector<Rows> own;              // by thread
     std::vector<AttentionBuffers> attention;  // by thread

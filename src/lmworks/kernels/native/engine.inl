@@ -1,6 +1,6 @@
 // One step of a decoder: some tokens, each appended to its sequence, pass through all layers. Every thread of a team runs
-// decoder_step(); they share each product's rows and meet where one needs what another has computed. The order of all
-// sums is the same for any number of threads and any other tokens of the step.
+// decoder_step(); they share each product's rows, with a barrier where one needs what another has computed. The order of
+// all sums is the same for any number of threads and any other tokens of the step.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 namespace lmworks::ISA {
 namespace {
 
+// x, y (size): LayerNorm (Ba et al. 2016) where ``centers``, else RMSNorm (Zhang & Sennrich 2019, eq. 4); y may be x.
 void normalize(const EngineNorm& norm, bool centers, float eps, const float* x, float* y, Size size) {
     Vec sum{};
     for_each_vector(size, [&](Size i, int n) { sum += load_n(x + i, n); });
@@ -30,7 +31,8 @@ void normalize(const EngineNorm& norm, bool centers, float eps, const float* x, 
     });
 }
 
-float capped(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
+// Gemma 2's soft cap; a cap of 0 is none.
+float apply_softcap(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
 
 // Rotates the pairs (i, i + rotary_size / 2) of a head (Su et al. 2021, eq. 34).
 void rotate_head(const Decoder& decoder, const RotaryTable& table, Size position, float* head) {
@@ -70,7 +72,7 @@ private:
     TeamThread team_;
     const int thread_;
     const StepAdapters adapters_;
-    Size layer_ = 0;  // the number of the one that is computed
+    Size layer_ = 0;  // index of the layer that is being computed
 
     void embed() {
         const auto [begin, end] = team_.share(count_);
@@ -79,8 +81,8 @@ private:
             unpack_row(decoder_.embed_tokens, tokens_[token].id, x);
             for (Size i = 0; i < decoder_.hidden; ++i) x[i] *= decoder_.embedding_scale;
             if (!decoder_.embed_positions.empty()) {
-                const float* place = decoder_.embed_positions.data() + tokens_[token].position * decoder_.hidden;
-                for (Size i = 0; i < decoder_.hidden; ++i) x[i] += place[i];
+                const float* added = decoder_.embed_positions.data() + tokens_[token].position * decoder_.hidden;
+                for (Size i = 0; i < decoder_.hidden; ++i) x[i] += added[i];
             }
             if (decoder_.embed_norm.exists()) norm(decoder_.embed_norm, x, x, decoder_.hidden);
         }
@@ -91,7 +93,7 @@ private:
         normalize(norm, decoder_.layer_norm, decoder_.eps, x, y, size);
     }
 
-    // Numbers of a vector that share a scale, for the matrices that read it; 0 where all of them are dense.
+    // Elements of an input that share a scale, for the matrices that read it; 0 where all of these are dense.
     static Size block_for(std::initializer_list<const WeightMatrix*> matrices) {
         Size block = 0;
         for (const WeightMatrix* matrix : matrices)
@@ -99,14 +101,14 @@ private:
         return block;
     }
 
-    // Where the vectors of so many tokens go: of one, each thread has its own copy.
+    // Where the inputs of products with so many tokens are written: of one, each thread writes its own copy.
     StepBuffers::Rows& rows_for(Size count) const {
         return count == 1 ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
     }
 
-    // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist; their products with the
-    // first factors of adapters, of the ``linears`` by which they are read. ``block`` as of block_for(). Of one vector each
-    // thread makes its own copy.
+    // Writes the vectors ``in(0)`` ... ``in(count - 1)`` (size) as products read them: normed, if the norm exists, times
+    // ``scale``, and rounded as ``block``, of block_for(), says. Then the products of the first factors of adapters with
+    // them, for the ``linears`` that read them.
     template <class In>
     Vectors prepare(const EngineNorm& before, Size count, Size size, Size block, float scale, In in,
                     std::initializer_list<BlockLinearIndex> linears = {}) {
@@ -148,7 +150,8 @@ private:
         }
     }
 
-    // Groups of a matrix times vectors, by whatever is fastest for so many, and the adapters' terms of a linear.
+    // Groups begin ... end - 1 of a matrix times ``count`` vectors, by whatever is fastest for so many, plus the adapters' terms
+    // of the linear; BLOCK_LINEARS: of none. take(token, row, rows, values): gets the results of some rows.
     template <class Take>
     void multiply_groups(const WeightMatrix& matrix, const Vectors& x, Size count, Size begin, Size end, Take take,
                          BlockLinearIndex linear = BLOCK_LINEARS) {
@@ -170,7 +173,7 @@ private:
         take_groups(matrix.groups(), count, [&](Size begin, Size end) { multiply_groups(matrix, x, count, begin, end, take, linear); });
     }
 
-    // This thread's part of the product, over ``out`` (tokens, rows of the matrix).
+    // Writes those rows of the product that this thread takes to ``out`` (tokens, rows of the matrix).
     void product(const WeightMatrix& matrix, const Vectors& x, float* out, BlockLinearIndex linear) {
         multiply_share(matrix, x, count_, [&](Size token, Size row, Size rows, const float* values) {
             std::copy_n(values, rows, out + token * matrix.rows + row);
@@ -213,7 +216,7 @@ private:
         for (Size item = begin; item < end; ++item) append(layer, number, item / decoder_.kv_heads, item % decoder_.kv_heads);
         if (thread_ == 0 && shares_context()) buffers_.parts.reserve(count_ * decoder_.heads * most_parts(), decoder_.head_size);
         team_.meet();
-        if (is_run() && count_ >= fewest_tile_vectors(block)) attend_in_blocks(layer, number);
+        if (is_one_sequence() && count_ >= fewest_tile_vectors(block)) attend_in_blocks(layer, number);
         else attend_tokens(layer, number);
         team_.meet();
         const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };
@@ -223,24 +226,24 @@ private:
 
     const RotaryTable& table(const EngineLayer& layer) const { return layer.is_local ? decoder_.local_rotary : decoder_.rotary; }
 
-    void place_head(const EngineLayer& layer, const EngineNorm& before, Size position, float* head) const {
+    // A query or key of one head, normed where the model norms them, and rotated to its position.
+    void norm_and_rotate(const EngineLayer& layer, const EngineNorm& before, Size position, float* head) const {
         if (before.exists()) norm(before, head, head, decoder_.head_size);
         if (decoder_.rotary_size > 0) rotate_head(decoder_, table(layer), position, head);
     }
 
-    // Places the queries, key and value of a token for a key-value head, and appends the latter to its sequence.
+    // Norms and rotates a token's key and queries of a key-value head, and appends key and value to its sequence.
     void append(const EngineLayer& layer, Size number, Size token, Size kv_head) {
-        const StepToken& own = tokens_[token];
-        const Size place = token * decoder_.kv_size() + kv_head * decoder_.head_size;
-        float* key = buffers_.k.data() + place;
-        place_head(layer, layer.k, own.position, key);
-        with_cache(*own.sequence, number, kv_head,
-                   [&](auto cached) { cached.append(own.position, key, buffers_.v.data() + place); });
+        const Size position = tokens_[token].position, offset = token * decoder_.kv_size() + kv_head * decoder_.head_size;
+        float* key = buffers_.k.data() + offset;
+        norm_and_rotate(layer, layer.k, position, key);
+        with_cache(*tokens_[token].sequence, number, kv_head,
+                   [&](auto cached) { cached.append(position, key, buffers_.v.data() + offset); });
         float* queries = buffers_.q.data() + token * decoder_.q_size() + kv_head * heads_per_kv() * decoder_.head_size;
-        for (Size head = 0; head < heads_per_kv(); ++head) place_head(layer, layer.q, own.position, queries + head * decoder_.head_size);
+        for (Size head = 0; head < heads_per_kv(); ++head) norm_and_rotate(layer, layer.q, position, queries + head * decoder_.head_size);
     }
 
-    // Calls use() with the keys and values of a key-value head, in the type of their numbers.
+    // Calls use() with a CachedHead: the keys and values of a layer's key-value head, in the precision of the sequence.
     template <class Use>
     void with_cache(Sequence& sequence, Size number, Size kv_head, Use use) const {
         const Size head = number * decoder_.kv_heads + kv_head;
@@ -252,12 +255,13 @@ private:
     }
 
     Size heads_per_kv() const { return decoder_.heads / decoder_.kv_heads; }
-    bool is_run() const { return count_ > 1 && tokens_[1].sequence == tokens_[0].sequence; }
+    // Whether the tokens are several of one sequence; else each is of another one.
+    bool is_one_sequence() const { return count_ > 1 && tokens_[1].sequence == tokens_[0].sequence; }
 
-    // Queries of tokens of one sequence, of some of the heads of a key-value head.
+    // Queries of ``tokens`` tokens of one sequence, from ``token`` on, of some of the heads that share a key-value head.
     Queries queries_of(const EngineLayer& layer, Size token, Size tokens, Size kv_head, Size first_head, Size heads) const {
-        const Size place = token * decoder_.q_size() + (kv_head * heads_per_kv() + first_head) * decoder_.head_size;
-        return {buffers_.q.data() + place, buffers_.mixed.data() + place, decoder_.q_size(), tokens_[token].position, tokens, heads,
+        const Size offset = token * decoder_.q_size() + (kv_head * heads_per_kv() + first_head) * decoder_.head_size;
+        return {buffers_.q.data() + offset, buffers_.mixed.data() + offset, decoder_.q_size(), tokens_[token].position, tokens, heads,
                 decoder_.head_size, layer.window, decoder_.attention_scale, decoder_.attention_softcap};
     }
 
@@ -278,12 +282,15 @@ private:
     // With few tokens threads share the context of each: otherwise some would have nothing to do.
     bool shares_context() const { return count_ * decoder_.kv_heads < 4 * team_.threads(); }
 
+    // Parts of PART_KEYS keys of the longest sequence.
     Size most_parts() const {
         Size longest = 0;
         for (Size token = 0; token < count_; ++token) longest = std::max(longest, tokens_[token].position + 1);
         return (longest + PART_KEYS - 1) / PART_KEYS;
     }
 
+    // An item is a token and a key-value head. Where threads share contexts, they first compute all parts of all items, and
+    // each item's parts are joined behind a barrier; else a thread computes and joins the parts of an item one by one.
     void attend_tokens(const EngineLayer& layer, Size number) {
         const bool is_shared = shares_context();
         const Size items = count_ * decoder_.kv_heads, parts = is_shared ? most_parts() : 0, threads = team_.threads();
@@ -291,8 +298,8 @@ private:
             return queries_of(layer, item / decoder_.kv_heads, 1, item % decoder_.kv_heads, 0, heads_per_kv());
         };
         const auto shared_result = [&](Size item, Size part) {
-            const Size place = (item * parts + part) * heads_per_kv();
-            return PartResult{buffers_.parts.softmax.data() + place, buffers_.parts.out.data() + place * decoder_.head_size};
+            const Size first_head = (item * parts + part) * heads_per_kv();
+            return PartResult{buffers_.parts.softmax.data() + first_head, buffers_.parts.out.data() + first_head * decoder_.head_size};
         };
         const auto attend = [&](Size item, const Queries& queries, Size part, const PartResult& result) {
             with_cache(*tokens_[item / decoder_.kv_heads].sequence, number, item % decoder_.kv_heads,
@@ -302,16 +309,16 @@ private:
         for (Size piece = begin; piece < last; ++piece) {
             const Size item = piece / parts, part = piece % parts;
             const Queries queries = queries_at(item);
-            const auto [first, end] = parts_of(queries);
+            const auto [first, end] = key_parts(queries);
             if (part >= first && part < end) attend(item, queries, part, shared_result(item, part));
         }
         if (is_shared) team_.meet();
-        AttentionBuffers& own = buffers_.attention[static_cast<std::size_t>(thread_)];
+        AttentionBuffers& scratch = buffers_.attention[static_cast<std::size_t>(thread_)];
         for (Size item = thread_; item < items; item += threads) {
             const Queries queries = queries_at(item);
-            const PartResult all{own.softmax.data(), queries.out}, next{own.softmax.data() + queries.heads, own.out.data()};
+            const PartResult all{scratch.softmax.data(), queries.out}, next{scratch.softmax.data() + queries.heads, scratch.out.data()};
             clear(queries, all);
-            for (auto [part, end] = parts_of(queries); part < end; ++part) {
+            for (auto [part, end] = key_parts(queries); part < end; ++part) {
                 if (!is_shared) attend(item, queries, part, next);
                 join(queries, all, is_shared ? shared_result(item, part) : next);
             }
@@ -359,7 +366,7 @@ private:
             float* out = tokens_[wanted[i]].logits + row;
             for (Size j = 0; j < rows; ++j) {
                 const float bias = decoder_.head_bias.empty() ? 0.0f : decoder_.head_bias[static_cast<std::size_t>(row + j)];
-                out[j] = capped(values[j] + bias, decoder_.logit_softcap);
+                out[j] = apply_softcap(values[j] + bias, decoder_.logit_softcap);
             }
         });
     }

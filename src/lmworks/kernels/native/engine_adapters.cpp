@@ -28,10 +28,10 @@ std::string shape_text(Size rows, Size columns) {
     return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
 }
 
-// The number of the linear that an update is for.
-int check(const Decoder& decoder, const GivenUpdate& given) {
+// The BlockLinearIndex of the linear that an update is for. Throws std::invalid_argument where it does not fit the linear.
+int check_update(const Decoder& decoder, const GivenUpdate& given) {
     const std::string name = given.linear + " of layer " + std::to_string(given.layer);
-    const auto linear = std::find_if(std::begin(LINEARS), std::end(LINEARS), [&](const Linear& own) { return given.linear == own.name; });
+    const auto linear = std::find_if(std::begin(LINEARS), std::end(LINEARS), [&](const Linear& entry) { return given.linear == entry.name; });
     if (given.layer < 0 || static_cast<std::size_t>(given.layer) >= decoder.layers.size() || linear == std::end(LINEARS))
         throw std::invalid_argument("the model has no " + name);
     const WeightMatrix& matrix = decoder.layers[static_cast<std::size_t>(given.layer)].*(linear->matrix);
@@ -42,7 +42,7 @@ int check(const Decoder& decoder, const GivenUpdate& given) {
     if (given.a_rows != given.b_columns || given.a_rows < 1 || given.a_rows > MOST_RANK)
         throw std::invalid_argument("the factors of " + name + " have ranks " + std::to_string(given.a_rows) + " and " +
                                     std::to_string(given.b_columns) + ": they must be equal, and 1 to " + std::to_string(MOST_RANK));
-    const auto is_finite = [](const float* x, Size count) { return std::all_of(x, x + count, [](float own) { return std::isfinite(own); }); };
+    const auto is_finite = [](const float* x, Size count) { return std::all_of(x, x + count, [](float value) { return std::isfinite(value); }); };
     if (!is_finite(given.a, given.a_rows * given.a_columns) || !is_finite(given.b, given.b_rows * given.b_columns))
         throw std::invalid_argument("the adapter's " + name + " has numbers that are not finite");
     return static_cast<int>(linear - LINEARS);
@@ -54,7 +54,7 @@ std::uint16_t to_bf16(float value) {
     return static_cast<std::uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);  // to the nearest, ties to even
 }
 
-// A block of Q8_0: its scale in float16, and 32 whole numbers of -127 to 127.
+// x (32) -> a block of Q8_0: its scale in float16, and 32 integers of -127 to 127.
 void quantize_block(const float* x, std::uint8_t* block) {
     float most = 0.0f;
     for (Size i = 0; i < QUANT_BLOCK; ++i) most = std::max(most, std::fabs(x[i]));
@@ -66,6 +66,7 @@ void quantize_block(const float* x, std::uint8_t* block) {
     }
 }
 
+// x (rows, columns), rounded to a kind (F32, BF16 or U8) and packed.
 WeightMatrix pack_floats(int kind, const float* x, Size rows, Size columns, WeightMemory& memory) {
     std::vector<std::uint8_t> bytes(static_cast<std::size_t>(unpacked_bytes(kind, rows, columns)));
     const Size count = rows * columns;
@@ -89,7 +90,7 @@ LowRankUpdate pack_update(const GivenUpdate& given, const WeightMatrix& matrix, 
     if (!matrix.is_quantized())
         return {pack_floats(dense, given.a, rank, given.a_columns, adapter.a_memory),
                 pack_floats(dense, given.b, given.b_rows, rank, adapter.b_memory)};
-    // the largest number of each row of ``a`` becomes 1, so that scales in float16 are precise whatever the factors' sizes
+    // each row of ``a`` is divided by its largest magnitude, and ``b`` multiplied: scales in float16 would lose small ones
     std::vector<float> a(given.a, given.a + rank * given.a_columns), b(given.b, given.b + given.b_rows * rank);
     for (Size i = 0; i < rank; ++i) {
         float most = 0.0f, *row = a.data() + i * given.a_columns;
@@ -109,7 +110,7 @@ std::unique_ptr<Adapter> make_adapter(const Decoder& decoder, const std::vector<
     adapter->layers.resize(decoder.layers.size());
     std::map<std::pair<std::int64_t, int>, const GivenUpdate*> in_order;  // by layer and linear
     for (const GivenUpdate& given : updates)
-        if (!in_order.emplace(std::pair(given.layer, check(decoder, given)), &given).second)
+        if (!in_order.emplace(std::pair(given.layer, check_update(decoder, given)), &given).second)
             throw std::invalid_argument("two updates of " + given.linear + " of layer " + std::to_string(given.layer));
     for (const auto& [place, given] : in_order) {
         const auto layer = static_cast<std::size_t>(place.first), linear = static_cast<std::size_t>(place.second);

@@ -23,19 +23,19 @@ public:
     // Whether any token has an adapter.
     bool exist() const { return exist_; }
 
-    // a x of tokens begin ... end - 1 for some linears of a layer that read the vectors x of all tokens.
+    // Computes a x (rank) of tokens begin ... end - 1, for some linears of a layer that read the vectors x of all tokens.
     void lower(Size layer, std::initializer_list<BlockLinearIndex> linears, const Vectors& x, Size begin, Size end) const {
         if (!exist_ || linears.size() == 0) return;
         for (Size first = begin, last; first < end; first = last) {
-            const Adapter* own = adapter_of(first);
-            for (last = first + 1; last < end && adapter_of(last) == own;) ++last;
-            if (last < end && adapter_of(last) != nullptr) {  // from there on products fetch what they need
+            const Adapter* adapter = adapter_of(first);
+            for (last = first + 1; last < end && adapter_of(last) == adapter;) ++last;
+            if (last < end && adapter_of(last) != nullptr) {  // the next adapter's, while this one's is multiplied
                 const WeightMatrix& next = update_of(*adapter_of(last), layer, *linears.begin()).a;
                 if (next.exists()) fetch(next.data, next.group_bytes());
             }
-            if (own == nullptr) continue;
+            if (adapter == nullptr) continue;
             for (const BlockLinearIndex linear : linears) {
-                const WeightMatrix& a = update_of(*own, layer, linear).a;
+                const WeightMatrix& a = update_of(*adapter, layer, linear).a;
                 multiply(a, x.from(first), last - first, 0, a.groups(), [&](Size i, Size row, Size rows, const float* values) {
                     std::copy_n(values, rows, low(linear, first + i) + row);
                 });
@@ -43,26 +43,26 @@ public:
         }
     }
 
-    // Fetches what add() reads of all tokens for 16 rows.
+    // Fetches what add() reads for 16 rows from ``row`` on: of each adapter of the step once.
     void fetch_rows(Size layer, BlockLinearIndex linear, Size row) const {
         for (Size token = 0; token < count_; ++token) {
-            const Adapter* own = adapter_of(token);
-            if (own == nullptr || (token > 0 && adapter_of(token - 1) == own)) continue;
-            const WeightMatrix& b = update_of(*own, layer, linear).b;
+            const Adapter* adapter = adapter_of(token);
+            if (adapter == nullptr || (token > 0 && adapter_of(token - 1) == adapter)) continue;
+            const WeightMatrix& b = update_of(*adapter, layer, linear).b;
             if (b.exists()) fetch(b.data + row / GROUP * b.group_bytes(), b.group_bytes());
         }
     }
 
-    // Adds b (a x) to the 16 results of a token from ``row`` on; lower() came before.
+    // Adds b (a x) to the results of a token for 16 rows from ``row`` on, values (16); lower() computed a x.
     void add(Size layer, BlockLinearIndex linear, Size token, Size row, float* values) const {
-        const Adapter* own = adapter_of(token);
-        if (own == nullptr) return;
-        const WeightMatrix& b = update_of(*own, layer, linear).b;
+        const Adapter* adapter = adapter_of(token);
+        if (adapter == nullptr) return;
+        const WeightMatrix& b = update_of(*adapter, layer, linear).b;
         if (!b.exists()) return;
         const Size bytes = b.group_bytes();
         const std::uint8_t* group = b.data + row / GROUP * bytes;
-        const bool is_last = token + 1 == count_ || adapter_of(token + 1) != own;  // of the tokens with this adapter
-        if (is_last) fetch(group + bytes, bytes);  // of the next rows, which come when all tokens have these
+        const bool is_last = token + 1 == count_ || adapter_of(token + 1) != adapter;  // of the tokens with this adapter
+        if (is_last) fetch(group + bytes, bytes);  // for the next rows, which are computed when all tokens have these
         const Vectors x{low(linear, token), nullptr, nullptr, nullptr, nullptr, nullptr, b.columns};
         Lanes y;
         if (b.kind == F32_WEIGHTS) multiply_dense<float, 1, 0>(reinterpret_cast<const float*>(group), x, &y);
@@ -83,6 +83,7 @@ private:
         return adapter.layers[static_cast<std::size_t>(layer)][linear];
     }
 
+    // Prefetches the first lines of some weights; later ones the products prefetch.
     static void fetch(const std::uint8_t* begin, Size bytes) {
         constexpr Size LINE = 64;
         for (Size place = 0; place < std::min(bytes, WEIGHTS_AHEAD); place += LINE) __builtin_prefetch(begin + place);

@@ -14,7 +14,8 @@
 namespace lmworks::ISA {
 namespace {
 
-// scores (count) -> e^(score - largest) in place, adding them to the sum; the factor for what was summed before.
+// scores (count) become e^(score - largest), and are added to the sum of the running softmax; returns the factor by which
+// what was weighted before is to be multiplied.
 float add_scores(float* scores, Size count, float softcap, Softmax& softmax) {
     Vec largest = broadcast(-std::numeric_limits<float>::infinity());
     for_each_vector(count, [&](Size i, int n) {
@@ -36,10 +37,10 @@ float add_scores(float* scores, Size count, float softcap, Softmax& softmax) {
 // The queries of the heads of one key-value head: of a token, or of tokens that follow one another in a sequence.
 struct Queries {
     const float* q;  // of the first token's first head; its other heads follow
-    float* out;      // results, where q has queries
-    Size stride;     // numbers from one token to the next
+    float* out;      // the results, laid out as q
+    Size stride;     // elements from one token to the next
     Size position;   // of the first token
-    Size tokens, heads, size;
+    Size tokens, heads, size;  // size: of a head
     Size window;  // keys that a query attends to, its own included; 0: all
     float scale, softcap;
 
@@ -49,11 +50,11 @@ struct Queries {
 
 // --- single tokens
 
-constexpr Size PART_KEYS = 64;  // keys of a part: parts are the same whoever computes them, and so is their joined result
-constexpr Size HEADS_AT_ONCE = 4;
+constexpr Size PART_KEYS = 64;  // of a part: the same for any number of threads, so that the joined result has the same bits
+constexpr Size HEADS_AT_ONCE = 4;  // whose sums registers hold while a key is read
 
-// The parts of the keys that a token attends to.
-std::pair<Size, Size> parts_of(const Queries& queries) {
+// The parts of the keys that a token attends to: the first, and the one behind the last.
+std::pair<Size, Size> key_parts(const Queries& queries) {
     return {queries.first_key(0) / PART_KEYS, (queries.end(0) + PART_KEYS - 1) / PART_KEYS};
 }
 
@@ -63,13 +64,13 @@ struct PartResult {
     float* out;        // (heads, size)
 };
 
-// Before the first part.
+// Sets the result to that of no keys, before the first join().
 void clear(const Queries& queries, const PartResult& all) {
     std::fill_n(all.softmax, queries.heads, Softmax{});
     std::fill_n(all.out, queries.heads * queries.size, 0.0f);
 }
 
-// After the last part: all.out are weighted means.
+// After the last join(): all.out becomes the weighted means of the values.
 void divide_by_sums(const Queries& queries, const PartResult& all) {
     for (Size i = 0; i < queries.heads * queries.size; ++i) all.out[i] /= all.softmax[i / queries.size].sum;
 }
@@ -85,6 +86,7 @@ void join(const Queries& queries, const PartResult& all, const PartResult& part)
     }
 }
 
+// HEADS heads from ``head`` on, to keys begin ... end - 1.
 template <int HEADS, class Cached>
 void attend_part_of_heads(const Cached& cached, const Queries& queries, Size begin, Size end, Size head, const PartResult& result) {
     alignas(64) float scores[HEADS * PART_KEYS];
@@ -110,7 +112,8 @@ void attend_part(const Cached& cached, const Queries& queries, Size part, const 
 
 // --- many tokens of one sequence
 
-static_assert(ATTENTION_ROWS % TILE_ROWS == 0 && ATTENTION_ROWS % MATRIX_TILE == 0 && ATTENTION_KEYS % TILE_COLUMNS == 0 && ATTENTION_KEYS % MATRIX_TILE_DEPTH == 0);
+static_assert(ATTENTION_ROWS % TILE_ROWS == 0 && ATTENTION_ROWS % MATRIX_TILE == 0 && ATTENTION_KEYS % TILE_COLUMNS == 0 &&
+              ATTENTION_KEYS % MATRIX_TILE_DEPTH == 0);
 
 // Products of a block of queries with keys, and of weights with values, in float32.
 class FloatProducts {
@@ -125,7 +128,8 @@ public:
         for_each_vector(size_, [&](Size i, int n) { store_n(out + i, load_n(q + i, n) * scale, n); });
     }
 
-    // Keys in panels of TILE_COLUMNS, transposed; values in rows.
+    // Converts keys first ... first + keys - 1 to panels of TILE_COLUMNS keys, transposed as gemm_tile() reads them, and their
+    // values to rows.
     template <class Cached>
     void take_keys(const Cached& cached, Size first, Size keys) {
         for (Size tile = 0; tile < keys; tile += GROUP)
@@ -152,7 +156,7 @@ public:
                           buffers_.scores.data() + row * ATTENTION_KEYS + key, ATTENTION_KEYS, std::min(TILE_COLUMNS, keys - key), size_, false);
     }
 
-    void take_weights(Size, Size) {}
+    void take_weights(Size, Size) {}  // add_values() reads them where scores were
 
     void add_values(Size rows, Size keys) {
         for (Size column = 0; column < padded_; column += TILE_COLUMNS)
@@ -184,7 +188,8 @@ public:
         for (Size i = 0; i < size_; i += W) store(queries_ + row * size_ + i, load(q + i) * scale);
     }
 
-    // Pairs of numbers of each key, tile by tile; pairs of values, 16 columns at a time, and zeros to whole tiles.
+    // Converts keys to pairs of their elements, 16 keys at a time, and values to pairs of neighbouring positions, 16 columns at
+    // a time; behind the last position zeros fill the tile.
     template <class Cached>
     void take_keys(const Cached& cached, Size first, Size keys) {
         Bf16Pair* out = keys_;
@@ -228,7 +233,8 @@ private:
 
 #endif
 
-// One row's scores of keys ``first`` ... ``first + keys - 1`` to weights, which are 0 for keys that it does not see.
+// scores (padded) of one query, of keys from ``first`` on, become its weights, 0 for keys that it does not attend to; out
+// (size), what was weighted before, is multiplied by the factor that follows.
 void weigh_row(const Queries& queries, Size token, Size first, Size padded, float* scores, Softmax& softmax, float* out, Size size) {
     const Size begin = std::clamp<Size>(queries.first_key(token) - first, 0, padded), end = std::clamp<Size>(queries.end(token) - first, 0, padded);
     if (begin < end) {
@@ -239,7 +245,7 @@ void weigh_row(const Queries& queries, Size token, Size first, Size padded, floa
     std::fill(scores + std::max(begin, end), scores + padded, 0.0f);
 }
 
-// Attention of up to ATTENTION_ROWS queries.
+// Attention of tokens * heads queries, up to ATTENTION_ROWS, by FloatProducts or TileProducts.
 template <class Products, class Cached>
 void attend_block(const Cached& cached, const Queries& queries, AttentionBuffers& buffers) {
     Products products(queries.size, buffers);

@@ -1,5 +1,5 @@
 // Divides texts among threads for an encoder's pass. Each thread takes some texts through all layers by itself, without
-// meeting the others; a few long texts are shared by all threads. Either way a text gets the same bits.
+// barriers; a few long texts are shared by all threads. Either way a text gets the same bits.
 #include "engine_encoder.hpp"
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 namespace lmworks {
 namespace {
 
-// Of the texts that a thread takes through all layers at a time, approximately: more would leave the second cache, of fewer
-// the weights would be read too often.
+// Tokens that a thread takes through all layers at a time, approximately: with more, activations would not fit the
+// second-level cache; with fewer, weights would be read too often.
 constexpr Size PASS_TOKENS = 256;
 
 Size element_bytes(const Decoder& encoder) { return encoder.layers.front().q_proj.kind == BF16_WEIGHTS ? 2 : 4; }
@@ -21,7 +21,7 @@ Size element_bytes(const Decoder& encoder) { return encoder.layers.front().q_pro
 template <class T>
 void resize_with_zeros(Buffer<T>& buffer, Size count) {
     buffer.resize(count);
-    std::fill_n(buffer.data(), buffer.count(), T{});  // what whole tiles read beyond the last token is to be a number
+    std::fill_n(buffer.data(), buffer.count(), T{});  // whole tiles read beyond the last token: what is there must not be NaN
 }
 
 void check_texts(const Decoder& encoder, const std::int64_t* ids, Size tokens, const std::int64_t* offsets, Size texts) {
@@ -38,9 +38,9 @@ void check_texts(const Decoder& encoder, const std::int64_t* ids, Size tokens, c
             throw std::invalid_argument("there is no token " + std::to_string(ids[i]));
 }
 
-// Neighbouring texts that pass together: groups of nearly equal size, a whole number for each thread.
-std::vector<EncoderTexts> grouped(const Decoder& encoder, const std::int64_t* ids, const std::int64_t* offsets, Size texts,
-                                  float* hidden, Size threads) {
+// Groups of neighbouring texts of some PASS_TOKENS tokens, nearly equal in size, so that each thread gets as many.
+std::vector<EncoderTexts> group_texts(const Decoder& encoder, const std::int64_t* ids, const std::int64_t* offsets, Size texts,
+                                      float* hidden, Size threads) {
     const Size tokens = offsets[texts], passes = (tokens + PASS_TOKENS - 1) / PASS_TOKENS;
     const Size wanted = (passes + threads - 1) / threads * threads, size = (tokens + wanted - 1) / wanted;
     std::vector<EncoderTexts> groups;
@@ -96,14 +96,15 @@ void check_encoder(const Decoder& encoder) {
             "matrices in bfloat16 need even sizes");
     std::vector<const WeightMatrix*> matrices{&parts.embed_project};
     for (const EngineLayer& layer : encoder.layers) {
-        for (const WeightMatrix* own : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.gate_proj,
-                                        &layer.up_proj, &layer.down_proj})
-            matrices.push_back(own);
+        for (const WeightMatrix* matrix : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.gate_proj,
+                                           &layer.up_proj, &layer.down_proj})
+            matrices.push_back(matrix);
         require(!layer.attention_output.exists() && !layer.mlp_output.exists() && layer.window == 0,
                 "an encoder's layer has no norms of outputs, and no window");
     }
     require(encoder.attention_softcap == 0.0f, "an encoder caps no scores");
-    for (const WeightMatrix* own : matrices) require(!own->exists() || own->kind == kind, "an encoder's matrices are of one kind");
+    for (const WeightMatrix* matrix : matrices)
+        require(!matrix->exists() || matrix->kind == kind, "an encoder's matrices are of one kind");
 }
 
 void encode(EncodeTexts compute, const Decoder& encoder, const std::int64_t* ids, Size tokens, const std::int64_t* offsets,
@@ -111,7 +112,7 @@ void encode(EncodeTexts compute, const Decoder& encoder, const std::int64_t* ids
     check_texts(encoder, ids, tokens, offsets, texts);
     if (texts == 0) return;
     const auto threads = static_cast<std::size_t>(num_threads());
-    const std::vector<EncoderTexts> groups = grouped(encoder, ids, offsets, texts, hidden, static_cast<Size>(threads));
+    const std::vector<EncoderTexts> groups = group_texts(encoder, ids, offsets, texts, hidden, static_cast<Size>(threads));
     const bool are_shared = groups.size() < threads;
     Size most = 0;
     for (const EncoderTexts& group : groups) most = std::max(most, group.tokens());

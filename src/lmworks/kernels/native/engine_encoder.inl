@@ -1,7 +1,7 @@
 // A pass of an encoder: whole texts go through all layers, each token attending to all tokens of its text (engine_encoder.hpp).
 // Every thread of a team runs encode_texts(); a team of one never waits. Products read T: float32, or bfloat16, to which
-// their inputs, queries, keys and values are rounded; sums, norms and what the layers add to are float32. Each sum has an
-// order of its own, whichever texts are beside and whichever thread computes it.
+// their inputs, queries, keys and values are rounded; sums, norms and the residual stream are float32. The order of each sum
+// depends neither on other texts nor on the thread that computes it.
 #pragma once
 
 #include <optional>
@@ -16,10 +16,10 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr int PAIR_TOKENS = W == 16 ? 8 : W == 8 ? 2 : 1;  // that are multiplied at once: as many as registers allow
+constexpr int PAIR_TOKENS = W == 16 ? 8 : W == 8 ? 2 : 1;  // multiplied at once: as many as registers have room for sums of
 static_assert(PAIR_TOKENS <= SPARE_TOKENS && MATRIX_TILE <= SPARE_TOKENS);
 
-// Numbers as the products without tiles read them: float32, or pairs of bfloat16.
+// What the products without AMX tiles read at a time: a float32, or a pair of bfloat16.
 template <class T>
 using ProductElement = std::conditional_t<std::is_same_v<T, Bf16>, Bf16Pair, float>;
 
@@ -38,9 +38,9 @@ void multiply_pair(const E* x, Size stride, const E* weights, Size group_stride,
         for (int v = 0; v < VECTORS; ++v) columns[v] = load(weights + v / PARTS * group_stride + v % PARTS * W);
 #pragma GCC unroll 8
         for (int token = 0; token < PAIR_TOKENS; ++token) {
-            const E own = load_element(x + token * stride + column);
+            const E element = load_element(x + token * stride + column);
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; ++v) sums[token][v] = add_product(sums[token][v], own, columns[v]);
+            for (int v = 0; v < VECTORS; ++v) sums[token][v] = add_product(sums[token][v], element, columns[v]);
         }
     }
 #pragma GCC unroll 8
@@ -66,16 +66,16 @@ public:
         const bool post = encoder_.encoder.post_norm;
         const auto depth = encoder_.encoder.depth, layers = static_cast<Size>(encoder_.layers.size());
         embed();
-        settle(nullptr, post ? nullptr : &encoder_.layers.front().input);
+        write_inputs(nullptr, post ? nullptr : &encoder_.layers.front().input);
         for (Size number = 0; number < depth; ++number) {
             const EngineLayer& layer = encoder_.layers[static_cast<std::size_t>(number * layers / depth)];
             const bool is_last = number + 1 == depth;
             const EngineNorm& next = is_last ? encoder_.norm : encoder_.layers[static_cast<std::size_t>((number + 1) * layers / depth)].input;
             attention(layer);
-            settle(post ? &layer.input : nullptr, post ? nullptr : &layer.post_attention);
+            write_inputs(post ? &layer.input : nullptr, post ? nullptr : &layer.post_attention);
             feed_forward(layer);
-            if (!is_last) settle(post ? &layer.post_attention : nullptr, post ? nullptr : &next);
-            else finish(post ? layer.post_attention : next);
+            if (!is_last) write_inputs(post ? &layer.post_attention : nullptr, post ? nullptr : &next);
+            else write_hidden(post ? layer.post_attention : next);
         }
     }
 
@@ -106,18 +106,18 @@ private:
         for_each_vector(size, [&](Size i, int n) { store_n(to + i, load_n(from + i, n), n); });
     }
 
-    // The sum of a token's embeddings, normed, as wide as the layers.
+    // Sums each token's embeddings, norms them, and widens them to hidden_size where they are narrower.
     void embed() {
         const Size width = encoder_.width();
         const EncoderParts& parts = encoder_.encoder;
         const bool is_widened = parts.embed_project.exists();
         for_each_own_token([&](Size token) {
-            const float* table = parts.embed_tokens.data() + texts_.ids[token] * width;
-            const float* place = encoder_.embed_positions.empty() ? nullptr : encoder_.embed_positions.data() + positions_[token] * width;
+            const float* embedding = parts.embed_tokens.data() + texts_.ids[token] * width;
+            const float* added = encoder_.embed_positions.empty() ? nullptr : encoder_.embed_positions.data() + positions_[token] * width;
             float* x = is_widened ? row_ : x_ + token * hidden_;
             for_each_vector(width, [&](Size i, int n) {
-                Vec sum = load_n(table + i, n) * encoder_.embedding_scale;
-                if (place) sum += load_n(place + i, n);
+                Vec sum = load_n(embedding + i, n) * encoder_.embedding_scale;
+                if (added) sum += load_n(added + i, n);
                 store_n(x + i, sum, n);
             });
             if (encoder_.embed_norm.exists()) normalize_row(encoder_.embed_norm, x, x, width);
@@ -129,18 +129,20 @@ private:
         team_.meet();
     }
 
-    // Norms x in place, where there is ``after``, and writes it as the next products read it, normed by ``before`` them.
-    void settle(const EngineNorm* after, const EngineNorm* before) {
+    // Writes the inputs of the next products. post_norm: is applied to the residual stream itself first; pre_norm: to the
+    // inputs alone; null: there is none.
+    void write_inputs(const EngineNorm* post_norm, const EngineNorm* pre_norm) {
         for_each_own_token([&](Size token) {
-            float *x = x_ + token * hidden_, *read = x;
-            if (after) normalize_row(*after, x, x, hidden_);
-            if (before) normalize_row(*before, x, read = row_, hidden_);
-            round_row(read, hidden_, input_ + token * hidden_);
+            float *x = x_ + token * hidden_, *input = x;
+            if (post_norm) normalize_row(*post_norm, x, x, hidden_);
+            if (pre_norm) normalize_row(*pre_norm, x, input = row_, hidden_);
+            round_row(input, hidden_, input_ + token * hidden_);
         });
         team_.meet();
     }
 
-    void finish(const EngineNorm& norm) {
+    // Writes the last hidden states, normed.
+    void write_hidden(const EngineNorm& norm) {
         for_each_own_token([&](Size token) { normalize_row(norm, x_ + token * hidden_, texts_.hidden + token * hidden_, hidden_); });
         team_.meet();  // the next texts may share the buffers
     }
@@ -170,7 +172,7 @@ private:
         team_.take_pieces(pairs_of_rows(matrix), 1, [&](Size pair, Size) { multiply_rows(matrix, x, pair, take); });
     }
 
-    // results (tokens, PAIR) = x (tokens, columns) times some groups of a matrix, from number ``group`` on.
+    // results (tokens, PAIR) = x (tokens, columns) times GROUPS groups of a matrix from ``group`` on.
     template <int GROUPS>
     void multiply_groups(const WeightMatrix& matrix, Size group, const T* x, bool in_tiles) {
         using E = ProductElement<T>;
@@ -179,16 +181,16 @@ private:
         const T* weights = reinterpret_cast<const T*>(matrix.data) + group * group_stride;
         for (Size column = 0; column < columns; column += TILE_COLUMNS_AT_ONCE) {
             const Size depth = std::min(TILE_COLUMNS_AT_ONCE, columns - column);
-            const T *own = x + column, *part = weights + column * GROUP;
+            const T *inputs = x + column, *part = weights + column * GROUP;
             if constexpr (std::is_same_v<T, Bf16>) {
                 if (in_tiles) {
-                    multiply_rows_of_tiles<GROUPS>(TileRows::plain(own, columns), tokens_, reinterpret_cast<const Bf16Pair*>(part),
+                    multiply_rows_of_tiles<GROUPS>(TileRows::plain(inputs, columns), tokens_, reinterpret_cast<const Bf16Pair*>(part),
                                                    group_stride / 2, depth, column > 0, results_, PAIR);
                     continue;
                 }
             }
             for (Size token = 0; token < tokens_; token += PAIR_TOKENS)
-                multiply_pair<GROUPS>(reinterpret_cast<const E*>(own + token * columns), columns / NUMBERS,
+                multiply_pair<GROUPS>(reinterpret_cast<const E*>(inputs + token * columns), columns / NUMBERS,
                                       reinterpret_cast<const E*>(part), group_stride / NUMBERS, depth / NUMBERS, column > 0,
                                       results_ + token * PAIR);
         }
@@ -213,8 +215,8 @@ private:
         team_.meet();
         if (layer.q.exists() || layer.k.exists() || encoder_.rotary_size > 0) {
             for_each_own_token([&](Size token) {
-                place_heads(layer.q, positions_[token], q_ + token * q_size, encoder_.heads);
-                place_heads(layer.k, positions_[token], k_ + token * kv_size, encoder_.kv_heads);
+                norm_and_rotate(layer.q, positions_[token], q_ + token * q_size, encoder_.heads);
+                norm_and_rotate(layer.k, positions_[token], k_ + token * kv_size, encoder_.kv_heads);
             });
             team_.meet();
         }
@@ -236,8 +238,8 @@ private:
                 encoder_.head_size, encoder_.attention_scale, false};
     }
 
-    // Norms and rotates the heads of a token.
-    void place_heads(const EngineNorm& norm, Size position, T* heads, Size count) const {
+    // The queries or keys of a token, heads (count, head_size): normed where the model norms them, and rotated to its position.
+    void norm_and_rotate(const EngineNorm& norm, Size position, T* heads, Size count) const {
         const Size size = encoder_.head_size;
         for (Size head = 0; head < count; ++head, heads += size) {
             for_each_vector(size, [&](Size i, int n) { store_n(row_ + i, load_n(heads + i, n), n); });

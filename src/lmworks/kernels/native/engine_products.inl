@@ -1,6 +1,6 @@
 // Products of packed matrices (engine.hpp) with a few vectors at a time. A group of 16 rows gives 16 results: lanes of one
-// vector of AVX-512, of two of AVX2, of four of SSE. Whole numbers of 8 bits are multiplied four at a time and added to
-// sums of 32 bits; where there is no instruction for that (VNNI), two instructions do it for numbers of four bits.
+// vector of AVX-512, of two of AVX2, of four of SSE. Integers of 8 bits are multiplied four at a time and added to sums of
+// 32 bits; without the instruction for that (VNNI) two others do it, for integers of weights up to 128.
 #pragma once
 
 #include "engine.hpp"
@@ -31,17 +31,17 @@ namespace {
 constexpr int PARTS = GROUP / W;  // vectors of a group
 // How far ahead weights are fetched that are read once: the processor itself does not fetch across pages of memory.
 constexpr Size WEIGHTS_AHEAD = 4096;
-constexpr int TILE = W == 16 ? 8 : W == 8 ? 2 : 1;  // vectors that are multiplied at once: as many as registers allow
+constexpr int VECTORS_AT_ONCE = W == 16 ? 8 : W == 8 ? 2 : 1;  // as many as registers have room for sums of
 
 using VecU8 = std::uint8_t __attribute__((vector_size(W * 4)));
 
-struct Lanes {
+struct Lanes {  // a float for each row of a group
     Vec part[PARTS];
 };
-struct Sums {
+struct Sums {  // an integer for each
     VecI32 part[PARTS];
 };
-struct Numbers {
+struct Numbers {  // four bytes for each: integers of four columns
     VecU8 part[PARTS];
 };
 
@@ -54,13 +54,13 @@ Numbers load_numbers(const std::uint8_t* p) {
 VecU8 low_halves(VecU8 bytes) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) & 0x0F0F0F0Fu); }
 VecU8 high_halves(VecU8 bytes) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) >> 4 & 0x0F0F0F0Fu); }
 
-// The ternary numbers at one of the four places of each byte, 0 to 2; where they stand, that is times 4^place, or moved down.
+// The ternary integers, 0 to 2, at one of the four places of each byte: left in place, that is times 4^place, or shifted down.
 constexpr int PLACES = 4;
 VecU8 ternary_in_place(VecU8 bytes, int place) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) & 0x03030303u << 2 * place); }
 VecU8 ternary_at(VecU8 bytes, int place) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) >> 2 * place & 0x03030303u); }
 
-// sum + the four products of each lane; numbers of 0 to 128, so that two products fit 16 bits, with VNNI of 0 to 255; x has
-// four numbers of -127 to 127, the same for all.
+// sum + the four products of each lane. numbers: 0 to 128, so that the sum of two products fits 16 bits; with VNNI 0 to 255.
+// x: four integers of -127 to 127 in one, the same for all lanes.
 VecI32 add_products(VecI32 sum, VecU8 numbers, std::int32_t x) {
 #if defined(__AVX512VNNI__)
     return bit_cast<VecI32>(_mm512_dpbusd_epi32(bit_cast<__m512i>(sum), bit_cast<__m512i>(numbers), _mm512_set1_epi32(x)));
@@ -77,7 +77,7 @@ VecI32 add_products(VecI32 sum, VecU8 numbers, std::int32_t x) {
 #endif
 }
 
-// The same of numbers of 0 to 255.
+// The same for numbers of 0 to 255 on any processor.
 VecI32 add_wide_products(VecI32 sum, VecU8 numbers, std::int32_t x) {
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
     const VecI32 high = add_products(VecI32{}, high_halves(numbers), x);
@@ -93,15 +93,17 @@ std::int32_t four_numbers(const std::int8_t* p) {
     return numbers;
 }
 
-// Vectors as products read them: ``dense`` and ``quantized`` begin with the first of them.
+// Vectors (rows, columns) as products read them: dense for dense matrices; numbers to totals, those of QuantizedRows, for
+// quantized ones; halves, in bfloat16, for AMX tiles, else null.
 struct Vectors {
     const float* dense;
     const std::int8_t* numbers;
     const float *scales, *sums;
     const std::int32_t* totals;
-    const Bf16* halves;  // for products in tiles, else null
+    const Bf16* halves;
     Size columns;
 
+    // Those from ``row`` on, without tiles.
     Vectors from(Size row) const {
         const Size blocks = columns / QUANT_BLOCK;
         return {dense + row * columns, numbers + row * columns, scales + row * blocks, sums + row * blocks,
@@ -109,7 +111,7 @@ struct Vectors {
     }
 };
 
-// The numbers of column ``even`` + ``odd`` (0 or 1) of a dense group, of a part of its rows.
+// Column ``even`` + ``odd`` (0 or 1) of a dense group, of a part of its rows.
 template <class E>
 Vec load_column(const E* group, Size even, int odd, int part) {
     return load(group + (even + odd) * GROUP + part * W);
@@ -120,7 +122,7 @@ Vec load_column(const Bf16* group, Size even, int odd, int part) {
     return bit_cast<Vec>(odd ? pairs & 0xFFFF0000u : pairs << 16);
 }
 
-// A group of a dense matrix times COUNT vectors; what follows so many bytes behind is fetched, if any.
+// y (COUNT) = a group of a dense matrix times COUNT vectors; weights are prefetched AHEAD bytes, unless that is 0.
 template <class E, int COUNT, Size AHEAD = COUNT == 1 ? WEIGHTS_AHEAD : 0>
 void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
     constexpr int CHAINS = 2;  // independent sums, as one would wait for each addition; as many for any COUNT, for the same bits
@@ -146,7 +148,8 @@ void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
         }
 }
 
-// A group of a quantized matrix times COUNT vectors.
+// y (COUNT) = a group of a quantized matrix times COUNT vectors: for each block, with weights scale * q + minimum and inputs
+// x.scale * p, scale * x.scale * sum(q p) + minimum * x.sum.
 template <int KIND, int COUNT>
 void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
     constexpr bool WIDE = KIND == U8_WEIGHTS, HAS_MINIMA = KIND == U4_MIN_WEIGHTS;
@@ -156,7 +159,7 @@ void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
     for (int i = 0; i < COUNT; ++i) y[i] = {};
     for (Size block = 0; block < blocks; ++block, group += number_bytes(KIND), scales += scale_bytes(KIND) / 2) {
         const std::int8_t* numbers = x.numbers + block * QUANT_BLOCK;
-        // a single vector has two sums: one would wait for each addition
+        // a single vector has two sums, as one would wait for each addition
         Sums sums[COUNT] = {}, more[1] = {};
 #pragma GCC unroll 8  // so that sums stay in registers
         for (Size quad = 0; quad < QUADS; ++quad) {
@@ -166,15 +169,15 @@ void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
             for (int part = 0; part < PARTS; ++part)
 #pragma GCC unroll 8
                 for (int i = 0; i < COUNT; ++i) {
-                    const std::int8_t* own = numbers + i * x.columns + quad * 4;
+                    const std::int8_t* inputs = numbers + i * x.columns + quad * 4;
                     VecI32& sum = sums[i].part[part];
                     VecI32& second = COUNT == 1 ? more[0].part[part] : sum;
                     if constexpr (WIDE) {
-                        if (quad % 2) second = add_wide_products(second, weights.part[part], four_numbers(own));
-                        else sum = add_wide_products(sum, weights.part[part], four_numbers(own));
+                        if (quad % 2) second = add_wide_products(second, weights.part[part], four_numbers(inputs));
+                        else sum = add_wide_products(sum, weights.part[part], four_numbers(inputs));
                     } else {
-                        sum = add_products(sum, low_halves(weights.part[part]), four_numbers(own));
-                        second = add_products(second, high_halves(weights.part[part]), four_numbers(own + QUANT_BLOCK / 2));
+                        sum = add_products(sum, low_halves(weights.part[part]), four_numbers(inputs));
+                        second = add_products(second, high_halves(weights.part[part]), four_numbers(inputs + QUANT_BLOCK / 2));
                     }
                 }
         }
@@ -192,11 +195,11 @@ void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
     }
 }
 
-// A group of a ternary matrix times COUNT vectors: its numbers of 0 to 2, less the sum of the vector's numbers, which is
-// that of a number 1 everywhere.
+// y (COUNT) = a group of a ternary matrix times COUNT vectors. Its integers q, 0 to 2, are one more than the weights are
+// scales, so the sum of the inputs' integers p is subtracted: scale * x.scale * (sum(q p) - sum(p)).
 template <int COUNT>
 void multiply_ternary(const std::uint8_t* group, const Vectors& x, Lanes* y) {
-    // For a single vector numbers are left in place, which saves moving them, and each place has sums of its own; where
+    // For a single vector the integers are left in place, which saves shifting them, and each place has sums of its own; where
     // registers allow it two, one for each half of a block, as one would wait for each addition. Of several vectors each has
     // one sum.
     constexpr bool IN_PLACE = COUNT == 1;
@@ -218,11 +221,11 @@ void multiply_ternary(const std::uint8_t* group, const Vectors& x, Lanes* y) {
                 for (int part = 0; part < PARTS; ++part)
 #pragma GCC unroll 4
                     for (int place = 0; place < PLACES; ++place) {
-                        const VecU8 own = IN_PLACE ? ternary_in_place(weights.part[part], place) : ternary_at(weights.part[part], place);
+                        const VecU8 codes = IN_PLACE ? ternary_in_place(weights.part[part], place) : ternary_at(weights.part[part], place);
 #pragma GCC unroll 8
                         for (int i = 0; i < COUNT; ++i) {
                             VecI32& sum = sums[i][half % HALVES][place % SUMS].part[part];
-                            sum = add_products(sum, own, four_numbers(numbers + i * x.columns + place * QUANT_BLOCK));
+                            sum = add_products(sum, codes, four_numbers(numbers + i * x.columns + place * QUANT_BLOCK));
                         }
                     }
             }
@@ -276,10 +279,10 @@ void multiply(const WeightMatrix& matrix, const Vectors& x, Size count, Size beg
             take(vector, row, rows, values);
         };
         Size vector = 0;
-        Lanes y[TILE];
-        for (; vector + TILE <= count; vector += TILE) {
-            multiply_group<TILE>(matrix, group, x.from(vector), y);
-            for (int i = 0; i < TILE; ++i) finish(vector + i, y[i]);
+        Lanes y[VECTORS_AT_ONCE];
+        for (; vector + VECTORS_AT_ONCE <= count; vector += VECTORS_AT_ONCE) {
+            multiply_group<VECTORS_AT_ONCE>(matrix, group, x.from(vector), y);
+            for (int i = 0; i < VECTORS_AT_ONCE; ++i) finish(vector + i, y[i]);
         }
         for (; vector < count; ++vector) {
             multiply_group<1>(matrix, group, x.from(vector), y);
@@ -288,8 +291,8 @@ void multiply(const WeightMatrix& matrix, const Vectors& x, Size count, Size beg
     }
 }
 
-// A vector as whole numbers of -127 to 127, of which each ``block`` (32, or TERNARY_BLOCK) shares a scale. For each 32 the
-// scale, and the sum of its numbers times the scale; for each TERNARY_BLOCK the sum of its numbers.
+// Rounds x (columns) to integers of -127 to 127, of which each ``block`` (32, or TERNARY_BLOCK) share a scale. Writes the
+// parts of a QuantizedRows; totals for blocks of TERNARY_BLOCK alone.
 void quantize_vector(const float* x, Size columns, Size block, std::int8_t* numbers, float* scales, float* sums, std::int32_t* totals) {
     for (Size begin = 0; begin < columns; begin += block) {
         Vec largest{};

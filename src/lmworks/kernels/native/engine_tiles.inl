@@ -17,27 +17,28 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size MATRIX_TILE = 16, MATRIX_TILE_DEPTH = 32;  // vectors of a tile, and numbers of each
-constexpr Size TILE_COLUMNS_AT_ONCE = 384;  // of two groups of rows in bfloat16: 24 kB, which stay in the first cache
+constexpr Size MATRIX_TILE = 16, MATRIX_TILE_DEPTH = 32;  // rows of an AMX tile, and bfloat16 elements of each
+constexpr Size TILE_COLUMNS_AT_ONCE = 384;  // of two groups of rows in bfloat16: 24 kB, which fit the first-level cache
 static_assert(TILE_COLUMNS_AT_ONCE % MATRIX_TILE_DEPTH == 0);
-// With fewer vectors dequantizing takes longer than tiles save; ternary numbers are multiplied faster without them.
+// With fewer vectors dequantizing takes longer than tiles save; more of them are needed for ternary weights, which are faster
+// without tiles than others.
 constexpr Size fewest_tile_vectors(Size block) { return block == TERNARY_BLOCK ? 64 : 32; }
 
-// Writes vector ``number`` among vectors that lie tile after tile: loading a tile reads 16 lines of memory that follow one
-// another, whatever the number of columns; at the distance of some numbers they would displace one another from the cache.
+// Rounds vector ``number`` to bfloat16 and writes it to ``out``, where vectors lie tile after tile: so loading a tile reads 16
+// consecutive cache lines. At a distance of a whole row, of some lengths, these lines would evict one another from the cache.
 void put_in_tiles(const float* vector, Size number, Size columns, Bf16* out) {
     out += number / MATRIX_TILE * MATRIX_TILE * columns + number % MATRIX_TILE * MATRIX_TILE_DEPTH;
     for (Size column = 0; column < columns; column += MATRIX_TILE_DEPTH, out += MATRIX_TILE * MATRIX_TILE_DEPTH)
         for (Size i = 0; i < MATRIX_TILE_DEPTH; i += W) store(out + i, load(vector + column + i));
 }
 
-// Rows of bfloat16 numbers as tiles are loaded from them, and the numbers from one row to the next, from a tile to the one
+// Rows of bfloat16 elements from which tiles are loaded, and the elements from one row to the next, from a tile to the one
 // beside it and to the one below it.
 struct TileRows {
     const Bf16* data;
     Size row, beside, below;
 
-    // Rows that lie one after the other.
+    // Rows of a matrix that is stored row by row.
     static TileRows plain(const Bf16* data, Size stride) { return {data, stride, MATRIX_TILE_DEPTH, MATRIX_TILE * stride}; }
     TileRows from(Size tile_row, Size column) const {
         return {data + tile_row * below + column / MATRIX_TILE_DEPTH * beside, row, beside, below};
@@ -62,7 +63,7 @@ struct alignas(64) TileConfig {
     std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// The tiles of this thread while it lives.
+// Configures this thread's tiles while it lives.
 class TileScope {
 public:
     __attribute__((target("amx-tile"))) TileScope() {
@@ -72,7 +73,7 @@ public:
     __attribute__((target("amx-tile"))) ~TileScope() { _tile_release(); }
 };
 
-// 16 numbers and as many of the next row or column as pairs of bfloat16.
+// As bf16_pairs(), by an instruction: it loses numbers below 2^-126, which do not matter among weights, keys and values.
 VecU32 pairs_of(Vec first, Vec second) {
     const auto narrow = [](Vec v) {
         return __builtin_convertvector(bit_cast<VecU16>(_mm512_cvtneps_pbh(bit_cast<__m512>(v))), VecU32);
@@ -80,7 +81,7 @@ VecU32 pairs_of(Vec first, Vec second) {
     return narrow(first) | narrow(second) << 16;
 }
 
-// Two rows of a tile: four columns of each lane, dequantized.
+// Writes two rows of a tile: the four columns that each lane of ``numbers`` holds, dequantized.
 void put_columns(VecU32 numbers, Vec scale, Vec minimum, Bf16Pair* out) {
     Vec column[4];
     for (int i = 0; i < 4; ++i)
@@ -88,7 +89,7 @@ void put_columns(VecU32 numbers, Vec scale, Vec minimum, Bf16Pair* out) {
     for (int i = 0; i < 2; ++i) store(out + i * GROUP, pairs_of(column[2 * i], column[2 * i + 1]));
 }
 
-// A group in bfloat16, as tiles read it: for each 32 columns 16 rows of memory, of which each has two columns of all lanes.
+// A group -> out (columns / 2, 16) in bfloat16, as tiles read it: each row has two columns of all 16 rows of the group.
 template <int KIND>
 void dequantize_group(const std::uint8_t* group, Size columns, Bf16Pair* out) {
     constexpr bool WIDE = KIND == U8_WEIGHTS, HAS_MINIMA = KIND == U4_MIN_WEIGHTS;
@@ -125,8 +126,8 @@ void dequantize_ternary_group(const std::uint8_t* group, Size columns, Bf16Pair*
             }
 }
 
-// y (16 * ROWS, 16 * COLUMNS) = or += x (16 * ROWS, depth) times COLUMNS blocks of 16 columns, which are packed in pairs of
-// their rows: (depth / 2, 16) each. Strides count numbers.
+// y (16 * ROWS, 16 * COLUMNS) = or, if ``adds``, += x (16 * ROWS, depth) times COLUMNS blocks of 16 columns, which are packed in
+// pairs of their rows: (depth / 2, 16) each. Strides count elements.
 template <int ROWS, int COLUMNS>
 __attribute__((target("amx-tile,amx-bf16"))) void multiply_tiles(TileRows x, const Bf16Pair* blocks, Size block_stride, Size depth, bool adds,
                                                                  float* y, Size y_stride) {
@@ -174,7 +175,8 @@ void multiply_rows_of_tiles(const TileRows& x, Size rows, const Bf16Pair* blocks
         else multiply_tiles<1, COLUMNS>(x.from(tile, 0), blocks, block_stride, depth, adds, y, y_stride);
 }
 
-TileRows in_tiles(const Bf16* vectors, Size columns) {
+// Vectors that put_in_tiles() wrote.
+TileRows rows_in_tiles(const Bf16* vectors, Size columns) {
     return {vectors, MATRIX_TILE_DEPTH, MATRIX_TILE * MATRIX_TILE_DEPTH, MATRIX_TILE * columns};
 }
 
@@ -187,9 +189,9 @@ void dequantize_for_tiles(const WeightMatrix& matrix, const std::uint8_t* group,
     }
 }
 
-// As multiply(), of a quantized matrix and vectors in bfloat16, which are whole tiles (put_in_tiles()). Two groups of rows are
-// multiplied with all vectors, some columns at a time, so that those of the groups stay in the first cache.
-// scratch: two groups in bfloat16, and results of all vectors.
+// As multiply(), of a quantized matrix and vectors that put_in_tiles() wrote. Two groups of rows are multiplied with all
+// vectors, some columns at a time, so that those of the groups stay in the first-level cache.
+// scratch: room for two groups in bfloat16, and for results (count, 2 * GROUP).
 template <class Take>
 void multiply_in_tiles(const WeightMatrix& matrix, const Bf16* x, Size count, Size begin, Size end, std::uint32_t* scratch,
                        Take take) {
@@ -197,16 +199,16 @@ void multiply_in_tiles(const WeightMatrix& matrix, const Bf16* x, Size count, Si
     const Size bytes = matrix.group_bytes(), columns = matrix.columns, group_pairs = columns / 2 * GROUP;
     auto* pairs = reinterpret_cast<Bf16Pair*>(scratch);
     float* results = reinterpret_cast<float*>(scratch + 2 * group_pairs);
-    const TileRows vectors = in_tiles(x, columns);
+    const TileRows vectors = rows_in_tiles(x, columns);
     for (Size number = begin; number < end; number += 2) {
         const Size groups = std::min<Size>(2, end - number);
         for (Size i = 0; i < groups; ++i) dequantize_for_tiles(matrix, matrix.data + (number + i) * bytes, pairs + i * group_pairs);
         for (Size column = 0; column < columns; column += TILE_COLUMNS_AT_ONCE) {
             const Size depth = std::min(TILE_COLUMNS_AT_ONCE, columns - column);
-            const TileRows own = vectors.from(0, column);
+            const TileRows inputs = vectors.from(0, column);
             const Bf16Pair* part = pairs + column / 2 * GROUP;
-            if (groups == 2) multiply_rows_of_tiles<2>(own, count, part, group_pairs, depth, column > 0, results, 2 * GROUP);
-            else multiply_rows_of_tiles<1>(own, count, part, group_pairs, depth, column > 0, results, 2 * GROUP);
+            if (groups == 2) multiply_rows_of_tiles<2>(inputs, count, part, group_pairs, depth, column > 0, results, 2 * GROUP);
+            else multiply_rows_of_tiles<1>(inputs, count, part, group_pairs, depth, column > 0, results, 2 * GROUP);
         }
         const Size row = number * GROUP, rows = std::min(groups * GROUP, matrix.rows - row);
         for (Size i = 0; i < count; ++i) {
@@ -221,6 +223,7 @@ void multiply_in_tiles(const WeightMatrix& matrix, const Bf16* x, Size count, Si
 
 bool has_tiles() { return false; }
 
+// Never called where there are no tiles; they let callers ask has_tiles() instead of the preprocessor.
 struct TileScope {};
 
 template <int COLUMNS>

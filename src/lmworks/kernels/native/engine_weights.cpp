@@ -1,4 +1,5 @@
-// Packs matrices for the engine, and reads single rows of packed ones: the embeddings of tokens.
+// Packs matrices for the engine, reads single rows of packed ones (the embeddings of tokens), and allocates the memory of
+// weights and of a step's buffers.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,18 +16,22 @@
 namespace lmworks {
 namespace {
 
+constexpr Size LINE = 64;  // bytes of a cache line
+constexpr std::size_t LARGE_PAGE = 1 << 21;
+
 Size element_bytes(int kind) { return kind == F32_WEIGHTS ? 4 : 2; }
 
-// Where a number of a dense group lies, in bytes.
-Size dense_place(int kind, Size column, Size lane) {
+// Bytes from the begin of a dense group to the element of a row, ``lane``, and a column.
+Size dense_offset(int kind, Size column, Size lane) {
     const Size element = kind == BF16_WEIGHTS ? (column / 2 * GROUP + lane) * 2 + column % 2 : column * GROUP + lane;
     return element * element_bytes(kind);
 }
 
-// Bytes of a block of GGUF: its numbers, and a float16 scale, of Q4_1 a minimum too.
+// Bytes of a block of GGUF: its integers, and a float16 scale, of Q4_1 a minimum too.
 Size block_bytes(int kind) { return (number_bytes(kind) + scale_bytes(kind)) / GROUP; }
 
-// Puts a block of one row among the numbers and the scales of its group. The scale of TQ2_0 comes last, that of others first.
+// Copies a block of GGUF, of row ``lane`` of a group, to the group's integers and scales. The scale of TQ2_0 comes last in
+// its block, that of others first.
 void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* numbers, std::uint8_t* scales) {
     const bool is_ternary = kind == TERNARY_WEIGHTS;
     std::memcpy(scales + lane * 2, is_ternary ? block + number_bytes(kind) / GROUP : block, 2);
@@ -37,7 +42,7 @@ void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* nu
     }
     // a byte of Q4_0 has columns i and i + 16 of its block, one of TQ2_0 i, i + 32, i + 64 and i + 96 of its half, as here
     const Size quads = number_bytes(kind) / (GROUP * 4);
-    const std::uint8_t flip = kind == U8_WEIGHTS ? 0x80 : 0;    // -128 ... 127 -> 0 ... 255
+    const std::uint8_t flip = kind == U8_WEIGHTS ? 0x80 : 0;  // -128 ... 127 -> 0 ... 255
     for (Size quad = 0; quad < quads; ++quad)
         for (Size i = 0; i < 4; ++i) numbers[(quad * GROUP + lane) * 4 + i] = in[quad * 4 + i] ^ flip;
 }
@@ -46,7 +51,6 @@ void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* nu
 
 Size WeightMatrix::group_bytes() const {
     if (!is_quantized()) return GROUP * (kind == BF16_WEIGHTS ? columns + columns % 2 : columns) * element_bytes(kind);
-    constexpr Size LINE = 64;
     return (columns / block_columns(kind) * (scale_bytes(kind) + number_bytes(kind)) + LINE - 1) / LINE * LINE;
 }
 
@@ -55,12 +59,9 @@ Size unpacked_bytes(int kind, Size rows, Size columns) {
     return rows * (columns / block_columns(kind)) * block_bytes(kind);
 }
 
-constexpr std::size_t LARGE_PAGE = 1 << 21;
-
 void* allocate(std::size_t bytes) {
-    constexpr std::size_t LINE = 64;
     const std::size_t alignment = bytes >= LARGE_PAGE ? LARGE_PAGE : LINE;
-    bytes = std::max((bytes + alignment - 1) / alignment * alignment, LINE);
+    bytes = std::max((bytes + alignment - 1) / alignment * alignment, alignment);
     void* memory = std::aligned_alloc(alignment, bytes);
     if (memory == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
@@ -70,7 +71,7 @@ void* allocate(std::size_t bytes) {
 }
 
 std::uint8_t* WeightMemory::take(Size bytes) {
-    constexpr Size BLOCK = 16 * LARGE_PAGE, LINE = 64;
+    constexpr Size BLOCK = 16 * LARGE_PAGE;
     bytes = (bytes + LINE - 1) / LINE * LINE;
     if (bytes > left_) {
         const Size size = std::max(bytes, BLOCK);
@@ -115,7 +116,7 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
         } else {
             const Size bytes = element_bytes(kind);
             for (Size column = 0; column < columns; ++column)
-                std::memcpy(out + dense_place(kind, column, lane), in + column * bytes, bytes);
+                std::memcpy(out + dense_offset(kind, column, lane), in + column * bytes, bytes);
         }
     }
     return matrix;
@@ -144,7 +145,7 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
     const int kind = matrix.kind;
     if (!matrix.is_quantized()) {
         for (Size column = 0; column < matrix.columns; ++column) {
-            const std::uint8_t* in = group + dense_place(kind, column, lane);
+            const std::uint8_t* in = group + dense_offset(kind, column, lane);
             out[column] = kind == F32_WEIGHTS ? load_float(in) : kind == F16_WEIGHTS ? half_to_float(in) : bf16_to_float(in);
         }
         return;
@@ -168,16 +169,17 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
 
 void AttentionBuffers::resize(const Decoder& decoder) {
     const Size padded = (decoder.head_size + GROUP - 1) / GROUP * GROUP, rows = std::max(ATTENTION_ROWS, decoder.heads / decoder.kv_heads);
-    const auto cleared = [](Buffer<float>& buffer, Size count) {  // rows that fill the last tile are multiplied too: none may be slow
+    // rows that fill the last tile are multiplied too: left as they were, they could be denormal, which is slow
+    const auto resize_with_zeros = [](Buffer<float>& buffer, Size count) {
         buffer.resize(count);
         std::fill_n(buffer.data(), count, 0.0f);
     };
-    cleared(queries, ATTENTION_ROWS * padded);
-    cleared(keys, ATTENTION_KEYS * padded);
-    cleared(values, ATTENTION_KEYS * padded);
-    cleared(scores, ATTENTION_ROWS * ATTENTION_KEYS);
-    cleared(weights, ATTENTION_ROWS * ATTENTION_KEYS / 2);
-    cleared(out, rows * padded);
+    resize_with_zeros(queries, ATTENTION_ROWS * padded);
+    resize_with_zeros(keys, ATTENTION_KEYS * padded);
+    resize_with_zeros(values, ATTENTION_KEYS * padded);
+    resize_with_zeros(scores, ATTENTION_ROWS * ATTENTION_KEYS);
+    resize_with_zeros(weights, ATTENTION_ROWS * ATTENTION_KEYS / 2);  // in bfloat16
+    resize_with_zeros(out, rows * padded);
     softmax.resize(2 * rows);
 }
 

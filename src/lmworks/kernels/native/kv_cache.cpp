@@ -20,7 +20,8 @@ void Sequence::grow(const Decoder& decoder, Size room) {
     const Size heads = static_cast<Size>(decoder.layers.size()) * decoder.kv_heads;
     larger.keys.resize(heads * larger.capacity * vector_bytes(decoder));
     larger.values.resize(larger.keys.count());
-    std::fill_n(larger.keys.data(), larger.keys.count(), std::uint8_t{0});  // scores of 16 positions are computed at once: none may be NaN
+    // scores of 16 positions are computed at once: those behind the last must not be NaN
+    std::fill_n(larger.keys.data(), larger.keys.count(), std::uint8_t{0});
     larger.copy_tokens(decoder, *this, length);
     capacity = larger.capacity;
     keys = std::move(larger.keys);

@@ -1,6 +1,6 @@
-// Keys and values of one head of a sequence (engine.hpp), in the type E of their numbers: appending to them, and attention
-// over them. In 8 bits a vector is whole numbers of -127 to 127 and a scale, which multiplies a score of its key and the
-// weight of its value.
+// Keys and values of one head of a sequence (engine.hpp), whose elements are of type E: appending to them, and attention
+// over them. In 8 bits a vector is integers of -127 to 127 and a scale, by which the score of a key, or the weight of a
+// value, is multiplied.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +34,7 @@ class CachedHead {
 public:
     static constexpr bool IS_ROUNDED = !std::is_same_v<E, float>;
 
-    // head: of all layers' key-value heads; size: of a vector.
+    // head: index among the key-value heads of all layers, layer by layer; size: of a vector.
     CachedHead(Sequence& sequence, Size head, Size size)
         : size_(size), stride_(size + SCALE),
           keys_(reinterpret_cast<E*>(sequence.keys.data()) + head * sequence.capacity * stride_),
@@ -48,7 +48,7 @@ public:
         put(value, row, 1, row + size_);
     }
 
-    // The i-th number of 16 keys from ``tile`` on, a multiple of 16.
+    // Element i of each of the 16 keys from position ``tile`` on, a multiple of 16.
     Lanes key_numbers(Size tile, Size i) const {
         Lanes numbers;
         const E* in = keys_ + tile * stride_;
@@ -59,15 +59,16 @@ public:
         return numbers;
     }
 
-    // W numbers of a value from ``column`` on.
+    // W elements of a value from ``column`` on.
     Vec value_numbers(Size position, Size column) const {
         const E* row = values_ + position * stride_;
         const Vec numbers = load(row + column);
         return HAS_SCALES ? numbers * scale_at(row + size_) : numbers;
     }
 
-    // q K^T * factor of HEADS heads, whose q are ``size`` numbers apart and whose scores ``stride``. scores[0] is that of
-    // position first, a multiple of 16; to the end of the last tile all are written. Keys are read once for all heads.
+    // q K^T * factor of HEADS heads and positions first ... last - 1: q (HEADS, size), scores (HEADS, stride), of which the
+    // first is that of position first, a multiple of 16; those up to the next multiple of 16 behind last are written too.
+    // Keys are read once for all heads.
     template <int HEADS>
     void score(const float* q, Size first, Size last, float factor, float* scores, Size stride) const {
         constexpr Size AT_ONCE = W == 16 ? 4 : 1;  // tiles: as many sums as hide the time that an addition takes
@@ -77,8 +78,8 @@ public:
         for (; tile < last; tile += GROUP) score_tiles<HEADS, 1>(q, tile, factor, scores + tile - first, stride);
     }
 
-    // For HEADS heads the sum of the values of positions first ... last - 1 times their weights, of which weights[0] is that
-    // of position first. Sums stay in registers, and each line of memory is read once.
+    // out (HEADS, size): the sums of the values of positions first ... last - 1 times their weights (HEADS, stride), of which
+    // the first is that of position first. Sums stay in registers, and each line of memory is read once.
     template <int HEADS>
     void mix(const float* weights, Size stride, Size first, Size last, float* out) const {
         constexpr int COLUMNS = W == 16 ? 4 : 2;  // vectors
@@ -103,8 +104,8 @@ public:
 private:
     static constexpr bool HAS_SCALES = std::is_same_v<E, Int8>;
     static constexpr Size CACHE_AHEAD = WEIGHTS_AHEAD;  // bytes; threads read keys and values of parts that follow one another
-    static constexpr Size SCALE = HAS_SCALES ? sizeof(float) : 0;  // numbers that take the room of a scale
-    Size size_, stride_;  // numbers of a vector, without and with its scale
+    static constexpr Size SCALE = HAS_SCALES ? sizeof(float) : 0;  // elements in whose place a scale lies
+    Size size_, stride_;  // elements of a vector, without and with its scale
     E *keys_, *values_;
 
     template <int HEADS, Size TILES>
@@ -137,18 +138,18 @@ private:
         Vec sums[HEADS][COLUMNS] = {};
         for (Size i = first; i < last; ++i) {
             const E* row = values_ + i * stride_;
-            float own[HEADS];
+            float factors[HEADS];
 #pragma GCC unroll 4
             for (int head = 0; head < HEADS; ++head) {
-                own[head] = weights[head * stride + i - first];
-                if constexpr (HAS_SCALES) own[head] *= scale_at(row + size_);
+                factors[head] = weights[head * stride + i - first];
+                if constexpr (HAS_SCALES) factors[head] *= scale_at(row + size_);
             }
 #pragma GCC unroll 4
             for (int c = 0; c < COLUMNS; ++c) {
                 const Vec values = load(row + column + c * W);
                 __builtin_prefetch(reinterpret_cast<const char*>(row + column + c * W) + CACHE_AHEAD);
 #pragma GCC unroll 4
-                for (int head = 0; head < HEADS; ++head) sums[head][c] += values * own[head];
+                for (int head = 0; head < HEADS; ++head) sums[head][c] += values * factors[head];
             }
         }
         for (int head = 0; head < HEADS; ++head)
@@ -161,7 +162,7 @@ private:
         return scale;
     }
 
-    // A vector as numbers ``step`` apart, and its scale.
+    // Writes a vector x (size), rounded to E, with its elements ``step`` apart, and its scale.
     void put(const float* x, E* out, Size step, E* scale_place) const {
         float inverse = 1.0f;
         if constexpr (HAS_SCALES) {

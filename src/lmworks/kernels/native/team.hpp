@@ -1,4 +1,4 @@
-// A team of threads that stay together through a whole step of a model and meet at barriers. Products of one token take
+// A team of threads that run through a whole step of a model and wait for one another at barriers. Products of one token take
 // microseconds: waking sleeping threads for each of them would take longer than the products.
 #pragma once
 
@@ -24,7 +24,7 @@ public:
     // Called by each thread before it does anything else, with the same number.
     void set_threads(int threads) { threads_.store(threads, std::memory_order_relaxed); }
 
-    // Returns when all threads of the team have called it.
+    // A barrier: returns when all threads of the team have called it.
     void meet() {
         const int threads = this->threads();
         if (threads == 1) return clear_taken();
