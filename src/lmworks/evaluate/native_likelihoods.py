@@ -21,22 +21,31 @@ from lmworks.model.chunks import EVALUATED_LOGITS
 from lmworks.text.tokenizer import Tokenizer
 
 
-def score_texts(stepper: NativeStepper, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Score]:
+def score_texts(
+    stepper: NativeStepper,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    context: int | None = None,
+    stride: int | None = None,
+    computed: str = "",
+) -> list[Score]:
     """How likely each text is, in the order given; as evaluate/scoring.score_texts.
 
     Args:
         stepper: its earlier rows are dropped.
         tokenizer: of the model.
         texts: of any length.
+        context, stride: of the windows of long texts (text_windows.windows_of).
+        computed: begins the signature of each score.
     """
-    windowed = windows_of(texts, tokenizer, stepper.context)
+    windowed = windows_of(texts, tokenizer, stepper.context, context, stride)
     prompts, choices = [], []
     for window in (window for text in windowed for window in text.windows):
         ids, first = window.ids.tolist(), int(window.loss.argmax())
         prompts.append(ids[:first])
         choices.append([ids[first:]])
     likelihoods = choice_likelihoods(stepper, prompts, choices)
-    return scores_of(windowed, (-float(values[0]) for values in likelihoods))
+    return scores_of(windowed, (-float(values[0]) for values in likelihoods), computed)
 
 
 def choice_likelihoods(

@@ -6,7 +6,7 @@ Knows all the parts and does nothing itself: every method is a few lines over ge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,8 +184,10 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
             )
         return NetworkStates(self.network.eval())
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is: nats, tokens and bits per byte; by the native engine, once the model is prepared.
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
+        """See :class:`TextMethods`; by the native engine, once the model is prepared.
 
         Raises:
             InputError: the model is no decoder.
@@ -195,10 +197,13 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
             fault = f"the model ({self.architecture}) gives no likelihood of a text by itself"
             raise InputError(fault, self.source, hint)
         if (stepper := self._native_stepper()) is not None:
-            scores = native_likelihoods.score_texts(stepper, self.tokenizer, texts_of(texts))
-        else:
-            scores = score_texts(self.network.eval(), self.tokenizer, texts_of(texts))
-        return [replace(score, signature=self.signature) for score in scores]
+            return native_likelihoods.score_texts(
+                stepper, self.tokenizer, texts_of(texts), context, stride, self.signature
+            )
+        network = self.network.eval()
+        return score_texts(
+            network, self.tokenizer, texts_of(texts), context=context, stride=stride, computed=self.signature
+        )
 
     def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
         """See :class:`TextMethods`."""

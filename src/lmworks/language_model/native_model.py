@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,12 @@ class NativeModel(TextMethods, NativeAdapters):
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
         """See :class:`TextMethods`."""
-        scores = native_likelihoods.score_texts(self.stepper(), self.tokenizer, texts_of(texts))
-        return [replace(score, signature=self.signature) for score in scores]
+        listed = texts_of(texts)
+        return native_likelihoods.score_texts(self.stepper(), self.tokenizer, listed, context, stride, self.signature)
 
     def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
         """See :class:`TextMethods`."""

@@ -74,11 +74,18 @@ class TextMethods(ABC):
         """What computes, and the formats of the weights: what a score says (evaluate/text_windows.signature_of)."""
 
     @abstractmethod
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is: nats, tokens and bits per byte.
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
+        """How likely each text is: nats, tokens, bits per byte and per character, perplexity.
+
+        Args:
+            texts: one or several.
+            context, stride: tokens of the windows of texts longer than the context, and by how many they advance; None:
+                the model's own, and half of it (evaluate/text_windows.windows_of).
 
         Raises:
-            InputError: the model is no decoder.
+            InputError: the model is no decoder, or reads no such windows.
         """
 
     @abstractmethod
