@@ -14,7 +14,7 @@ from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.stepper import RESERVE, RowStart, Usage
 
 KV_CACHES = {"float32": 0, "float16": 1, "int8": 2}
-"""Precisions of keys and values, with their numbers in native/engine.hpp."""
+"""Precisions of keys and values, as CacheKind of native/engine.hpp."""
 
 
 class NativeStepper:
@@ -26,12 +26,12 @@ class NativeStepper:
         engine: with its weights (kernels/native/engine.cpp).
         vocab_size: V.
         context: tokens that a row may hold.
-        kv_cache: the precision of keys and values, one of :data:`KV_CACHES`; None: float16, or float32 where the
-            weights are. In int8 each has a scale, and both take about half the memory of float16.
-        adapter: the name of the adapter of the rows; None: none.
+        kv_cache: the precision of keys and values, one of :data:`KV_CACHES`; None: float32 where the weights are, else
+            float16. In int8 each vector has a scale, and both take about half the memory of float16.
+        adapter: the name of the adapter of the rows, one that the engine has; None: none.
 
     Attributes:
-        adapter: the same, of rows that are added from now on; those that are there keep theirs.
+        adapter: of rows that are added from now on; earlier rows keep theirs.
 
     Raises:
         InputError: there is no such precision.
@@ -50,13 +50,13 @@ class NativeStepper:
         self.adapter = adapter
         self.has_encoder = False
         self.usage = Usage()
-        self._sequences: list[int] = []
-        self._lengths: dict[int, int] = {}  # of each sequence: those tokens whose logits the caller got
+        self._sequences: list[int] = []  # numbers in the engine, a sequence for each row
+        self._lengths: dict[int, int] = {}  # tokens of each sequence, without those of an interrupted step
         self.logits = np.empty((0, vocab_size), np.float32)
         if kv_cache is not None and kv_cache not in KV_CACHES:
             choices = f"one of {', '.join(KV_CACHES)}"
             raise InputError(f"{kv_cache!r} is no precision of the KV cache", "kv_cache", choices)
-        self._cache = None if kv_cache is None else KV_CACHES[kv_cache]
+        self._cache_kind = None if kv_cache is None else KV_CACHES[kv_cache]
 
     def __del__(self) -> None:
         self._remove(self._sequences)
@@ -73,7 +73,7 @@ class NativeStepper:
         self.add(prompts, reserve)
 
     def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
-        """Read the prompts; what all of them begin with is read once."""
+        """Read the prompts; a prefix that all of them share is read once."""
         rows = [list(prompt.ids) for prompt in prompts]
         if not rows:
             return
@@ -87,20 +87,20 @@ class NativeStepper:
         self.usage.prompt_tokens += sum(map(len, rows))
 
     def _read(self, rows: list[list[int]], reserve: int) -> tuple[list[int], np.ndarray]:
-        """New sequences with the tokens of the rows, and the logits after them."""
+        """New sequences with the tokens of the rows, and the logits after them, (number of rows, V) float32."""
         capacities = [min(len(row) + reserve, self.context) for row in rows]
-        known = shared_length(rows)
-        if known:
-            first = self._new(known)
-            self._compute([first] * known, rows[0][:known], [])
-            added = [self._copy(first, known, capacity) for capacity in capacities]
-            self._remove([first])
+        shared = shared_length(rows)
+        if shared:
+            prefix = self._add_sequence(shared)
+            self._compute([prefix] * shared, rows[0][:shared], [])
+            added = [self._copy_sequence(prefix, shared, capacity) for capacity in capacities]
+            self._remove([prefix])
         else:
-            added = [self._new(capacity) for capacity in capacities]
+            added = [self._add_sequence(capacity) for capacity in capacities]
         numbers, tokens, wanted = [], [], []
         for number, row in zip(added, rows, strict=True):
-            numbers += [number] * (len(row) - known)
-            tokens += row[known:]
+            numbers += [number] * (len(row) - shared)
+            tokens += row[shared:]
             wanted.append(len(tokens) - 1)
         return added, self._compute(numbers, tokens, wanted)
 
@@ -142,14 +142,14 @@ class NativeStepper:
             number = self._sequences[row]
             if number in used:
                 length = self._lengths[number]
-                number = self._copy(number, length, min(length + RESERVE, self.context))
+                number = self._copy_sequence(number, length, min(length + RESERVE, self.context))
             used.add(number)
             sequences.append(number)
         self._sequences, self.logits = sequences, self.logits[list(rows)]
         self._remove_others()
 
     def _remove_others(self) -> None:
-        """Sequences that are no rows; an interruption comes when they are gone."""
+        """Remove the sequences that are no rows; where Ctrl-C interrupts that, it is done again before it is raised."""
         try:
             self._remove([number for number in self._lengths if number not in self._sequences])
         except BaseException:
@@ -157,27 +157,27 @@ class NativeStepper:
             raise
 
     def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
-        """(number of ``wanted``, V) float32: the logits after these tokens."""
+        """Append tokens[i] to sequences[i]; (len(wanted), V) float32: the logits after the tokens of these indices."""
         flags = np.zeros(len(tokens), np.int64)
         flags[wanted] = 1
         logits = np.empty((len(wanted), self.vocab_size), np.float32)
         try:
             self._engine.step(np.array(sequences, np.int64), np.array(tokens, np.int64), flags, logits)
-        except BaseException:  # Ctrl-C may come when the step is done
+        except BaseException:  # Ctrl-C may be raised when the engine has appended the tokens already
             for number in set(sequences):
                 self._engine.truncate_sequence(number, self._lengths[number])
             raise
         self._lengths |= {number: self._lengths[number] + count for number, count in Counter(sequences).items()}
         return logits
 
-    def _new(self, capacity: int) -> int:
+    def _add_sequence(self, capacity: int) -> int:
         """The number of a new sequence without tokens."""
-        number = self._engine.add_sequence(capacity, cache=self._cache, adapter=self.adapter)
+        number = self._engine.add_sequence(capacity, cache=self._cache_kind, adapter=self.adapter)
         self._lengths[number] = 0
         return number
 
-    def _copy(self, source: int, length: int, capacity: int) -> int:
-        """The number of a new sequence that begins as another one does."""
+    def _copy_sequence(self, source: int, length: int, capacity: int) -> int:
+        """The number of a new sequence with the first ``length`` tokens of another one."""
         number = self._engine.copy_sequence(source, length, capacity)
         self._lengths[number] = length
         return number

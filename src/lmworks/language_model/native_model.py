@@ -36,6 +36,7 @@ class NativeModel(TextMethods, NativeAdapters):
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        few_shot: see :class:`TextMethods`; None, as models with examples are not cached.
         kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
         family: the name of its family, by whose names an adapter's tensors are read.
         fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
