@@ -124,7 +124,10 @@ class LastWord(Form):
             ends.append(end)
             cut += sent.cut > 0
         rows = []
-        likelihoods, written = model.choice_likelihoods(prompts, [[end] for end in ends]), model.are_greedy(prompts, ends)
+        likelihoods, written = (
+            model.choice_likelihoods(prompts, [[end] for end in ends]),
+            model.are_greedy(prompts, ends),
+        )
         for question, prompt, end, likely, greedy in zip(questions, prompts, ends, likelihoods, written, strict=True):
             nats = -float(likely[0])
             record = {"requests": [{"prompt": prompt, "options": [end], "log_likelihoods": [-nats]}], "greedy": greedy}
