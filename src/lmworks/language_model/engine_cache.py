@@ -178,7 +178,8 @@ def key_of(path: Path, kind: str = "") -> str:
 def entries() -> list[tuple[str, int, Path]]:
     """Every entry: the file or folder that the model was opened from, bytes, and the folder in the cache."""
     folders, listed = _engines(), []
-    for file in sorted(folders.glob(f"*/{MODEL}")) if folders is not None and folders.is_dir() else []:
+    # not those that begin with a dot: another process may be writing them
+    for file in sorted(folders.glob(f"[!.]*/{MODEL}")) if folders is not None and folders.is_dir() else []:
         with contextlib.suppress(InputError):
             path = str(read_object(file).get("path", "?"))
             listed.append((path, folder_size(file.parent), file.parent))
