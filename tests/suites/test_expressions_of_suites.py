@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "evaluating.md"
         ("row['a b']", "x"),
         ("listed | map(attribute='t') | list", ["p", "q"]),
         ("'one [two] three' | sub('\\\\[.*?\\\\] ', '')", "one three"),
-        ("'Ada met Bob' | spans([{'start': 0, 'end': 2}, {'start': 8, 'end': 10}])", ["Ada", "Bob"]),
+        ("'Ada met Bob' | parts([{'start': 0, 'end': 2}, {'start': 8, 'end': 10}])", ["Ada", "Bob"]),
     ],
 )
 def test_values(text: str, value: object) -> None:

@@ -161,7 +161,7 @@ def _likeliest(
             PER_TOKEN: int((nats / tokens).argmax()),
         }
         rows.append(Answer(question, predictions, question.references, {"requests": parts}))
-    described = {"template": writer.template, "letters": is_listed(benchmark, settings)}
+    described: dict[str, Any] = {"template": writer.template, "letters": is_listed(benchmark, settings)}
     if model.likelihood == "likelihood" and not writer.template:
         described["bos"] = settings.bos
     notes = [f"{count_of(cut, 'prompt')} cut at the beginning to the model's context"] if cut else []

@@ -193,7 +193,7 @@ def _drawn(questions: list[Question], settings: SuiteSettings) -> list[Question]
     pairs: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
         pairs.setdefault(question.pair or f"row {index}", []).append(index)
-    names, kept = list(pairs), []
+    names, kept = list(pairs), list[int]()
     for place in np.random.default_rng(settings.seed).permutation(len(names)):
         if len(kept) + len(pairs[names[place]]) <= settings.limit:
             kept += pairs[names[place]]

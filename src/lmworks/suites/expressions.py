@@ -1,6 +1,6 @@
 """Expressions and templates over the columns of a row, in Jinja, as chat templates are. They run in a sandbox.
 
-Beside Jinja's own filters there are ``sub``, a replacement by regular expression, and ``spans``, the parts of a text
+Beside Jinja's own filters there are ``sub``, a replacement by regular expression, and ``parts``, the parts of a text
 from ``start`` to ``end``, which is the last character.
 """
 
@@ -25,7 +25,7 @@ _FAULTS = (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupEr
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["sub"] = _sub
-    environment.filters["spans"] = _spans
+    environment.filters["parts"] = _parts
     return environment
 
 
@@ -33,7 +33,7 @@ def _sub(text: str, pattern: str, replacement: str) -> str:
     return re.sub(pattern, replacement, text)
 
 
-def _spans(text: str, spans: Sequence[Mapping[str, int]]) -> list[str]:
+def _parts(text: str, spans: Sequence[Mapping[str, int]]) -> list[str]:
     return [text[span["start"] : span["end"] + 1] for span in spans]
 
 

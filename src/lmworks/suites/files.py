@@ -132,7 +132,7 @@ def read_items(files: BenchmarkFiles, paths: list[Path]) -> list[Item]:
         InputError: a file or a row cannot be read, or there is no row.
     """
     settings = build(DataSettings, dict(files.layout.read), "read")
-    items = []
+    items: list[Item] = []
     for path in paths:
         rows = list(formats.records(path, settings, BadRows("stop"), []))
         lines = {name: _lines(files, path, name, len(rows)) for name in files.layout.beside}

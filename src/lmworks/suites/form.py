@@ -130,7 +130,7 @@ class Form(ABC):
         """
 
 
-def belongs(benchmark: Benchmark, item: Item) -> dict[str, str]:
+def belongs(benchmark: Benchmark, item: Item) -> dict[str, Any]:
     """The group and the pair of a row, where the benchmark has some."""
     texts = {"group": benchmark.group, "pair": benchmark.pair}
     return {name: str(evaluate(text, item.values, item.place)) for name, text in texts.items() if text is not None}

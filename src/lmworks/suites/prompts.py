@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
 from lmworks.suites.settings import SuiteSettings
@@ -66,7 +66,7 @@ class PromptWriter:
         """
         if self.template:
             turns = [turn for example in shown for turn in _turns(example.prompt, example.answer)]
-            messages = [*turns, {"role": "user", "content": prompt}]
+            messages: list[dict[str, Any]] = [*turns, {"role": "user", "content": prompt}]
             ids, _ = chat.encode(self.tokenizer, messages, reply=True)
             return Sent(ids, chat.render(self.tokenizer, messages, reply=True))
         parts = [example.prompt + join(example.prompt, example.answer, separator) for example in shown]
@@ -147,7 +147,7 @@ def join(prompt: str, text: str, separator: str) -> str:
     return separator + text
 
 
-def _turns(prompt: str, answer: str) -> list[dict[str, object]]:
+def _turns(prompt: str, answer: str) -> list[dict[str, Any]]:
     return [
         {"role": "user", "content": prompt},
         {"role": "assistant", "content": answer.strip(), "weight": 0},

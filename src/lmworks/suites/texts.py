@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
@@ -68,7 +69,7 @@ class Generation(Form):
         ended = sum(reply.stop_reason in ("length", "context") for reply in replies)
         notes = [f"{count_of(cut, 'prompt')} cut at the beginning to the model's context"] if cut else []
         notes += [f"{count_of(ended, 'text')} ended at {new} tokens"] if ended else []
-        described = {"template": writer.template, "max_tokens": new}
+        described: dict[str, Any] = {"template": writer.template, "max_tokens": new}
         if not writer.template and not writer.source:
             described["bos"] = settings.bos
         return Answers("text", rows, described, notes)
