@@ -186,11 +186,14 @@ def test_without_room_nothing_is_kept_and_it_is_said(folder, engines, monkeypatc
     assert not engines.exists() or not list(engines.iterdir())
 
 
-def test_switched_off_nothing_is_kept(folder, engines, monkeypatch):
-    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", "off")
+@pytest.mark.parametrize("off", ["off", "OFF"])
+def test_switched_off_nothing_is_kept(folder, engines, monkeypatch, tmp_path, off):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", off)
     assert engine_cache.store(open_saved_model(folder).prepare("float32")) == []
     assert engine_cache.open_cached(str(folder)) is None
     assert not engines.exists()
+    assert not (tmp_path / off).exists()
 
 
 def test_what_the_engine_does_not_compute_is_said(tmp_path, capsys):

@@ -56,6 +56,29 @@ class Score:
 
 
 @dataclass(frozen=True)
+class ChoiceScores:
+    """How likely the choices after one prompt are.
+
+    Attributes:
+        log_probabilities: (n,) float64, nats, at most 0; sums over the tokens of a choice, not divided by its length.
+        is_greedy: (n,) bool, whether a choice is what the model writes where it always takes the likeliest token.
+    """
+
+    log_probabilities: np.ndarray
+    is_greedy: np.ndarray
+
+    @classmethod
+    def of(cls, count: int) -> ChoiceScores:
+        """Of choices no token of which is scored yet."""
+        return cls(np.zeros(count), np.ones(count, dtype=bool))
+
+    def add(self, place: int, log_probability: float, is_greedy: bool) -> None:
+        """Count further tokens of a choice."""
+        self.log_probabilities[place] += log_probability
+        self.is_greedy[place] &= is_greedy
+
+
+@dataclass(frozen=True)
 class TextWindows:
     """A text that is to be scored.
 
@@ -158,17 +181,17 @@ def check_choices(prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], cont
     Args:
         prompts: token ids of each prompt.
         choices: for each prompt the token ids of its choices.
-        context: tokens that a prompt and a choice may have together.
+        context: tokens that the model reads at a time; the last token of a choice is not read.
 
     Raises:
-        InputError: a prompt or a choice has no token, or both together are longer than the context.
+        InputError: a prompt or a choice has no token, or what is read of both is longer than the context.
     """
     for number, (prompt, answers) in enumerate(zip(prompts, choices, strict=True), 1):
         if not prompt or not answers or not all(answers):
             fault = "a prompt or a choice without tokens has no likelihood"
             raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
         length = len(prompt) + max(map(len, answers))
-        if length > context:
+        if length > context + 1:
             fault = f"{length} tokens with its choice; the context is {context}"
             raise InputError(fault, f"prompt {number}", "shorten the prompt")
 

@@ -189,7 +189,7 @@ def entries() -> list[tuple[str, int, Path]]:
 def _engines() -> Path | None:
     """The folder of all entries; None where the cache is disabled."""
     setting = os.environ.get("LMWORKS_ENGINE_CACHE", "")
-    if setting == "off":
+    if setting.lower() == "off":
         return None
     return expand_home(setting) if setting else cache_folder() / ENGINES
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError, check_type
 from lmworks.evaluate import choices as network_choices
 from lmworks.evaluate import native_likelihoods
 from lmworks.evaluate.scoring import score_texts
-from lmworks.evaluate.text_windows import Ids, Score, signature_of
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, Score, signature_of
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
@@ -205,11 +203,11 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
             network, self.tokenizer, texts_of(texts), context=context, stride=stride, computed=self.signature
         )
 
-    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+    def choice_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[ChoiceScores]:
         """See :class:`TextMethods`."""
         if (stepper := self._native_stepper()) is not None:
-            return native_likelihoods.choice_likelihoods(stepper, prompts, choices)
-        return network_choices.choice_likelihoods(self.network.eval(), prompts, choices)
+            return native_likelihoods.choice_scores(stepper, prompts, choices)
+        return network_choices.choice_scores(self.network.eval(), prompts, choices)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
         """Write a Hugging Face folder, new or empty; the active adapter is merged. Nothing is left half-written.

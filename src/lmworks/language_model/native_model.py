@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from lmworks.base.errors import InputError, as_list
 from lmworks.evaluate import native_likelihoods
 from lmworks.evaluate.prediction import Prediction
-from lmworks.evaluate.text_windows import Ids, Score, signature_of
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, Score, signature_of
 from lmworks.generate.native_stepper import NativeStepper
 from lmworks.language_model.adapter_names import Inputs
 from lmworks.language_model.few_shot import FewShotPrompt
@@ -95,9 +93,9 @@ class NativeModel(TextMethods, NativeAdapters):
         listed = texts_of(texts)
         return native_likelihoods.score_texts(self.stepper(), self.tokenizer, listed, context, stride, self.signature)
 
-    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+    def choice_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[ChoiceScores]:
         """See :class:`TextMethods`."""
-        return native_likelihoods.choice_likelihoods(self.stepper(), prompts, choices)
+        return native_likelihoods.choice_scores(self.stepper(), prompts, choices)
 
     def predict(self, texts: Sequence[Any]) -> list[Prediction]:
         """The likeliest label of each text, as LanguageModel.predict.

@@ -12,7 +12,7 @@ from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate.prediction import Prediction
-from lmworks.evaluate.text_windows import Ids, Score
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, Score
 from lmworks.generate.grammar import Grammar
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
@@ -89,8 +89,12 @@ class TextMethods(ABC):
         """
 
     @abstractmethod
+    def choice_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[ChoiceScores]:
+        """How likely each choice is after its prompt (evaluate/choices); what prompts begin with is read once."""
+
     def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
-        """log p of each choice after its prompt (evaluate/choices); the beginning that prompts share is read once."""
+        """For each prompt log p of each of its choices."""
+        return [scores.log_probabilities for scores in self.choice_scores(prompts, choices)]
 
     @property
     def tokenizer(self) -> Tokenizer:
