@@ -3,9 +3,9 @@
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
 export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
-measures which way to adapt a model is worth it, ladder compares the models of history within a time, share publishes
-the model of a run with its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must
-look like. What a person can correct is raised as InputError.
+measures which way to adapt a model is worth it, audit what a model does beyond its task, ladder compares the models of
+history within a time, share publishes the model of a run with its card, word_vectors opens a file of word vectors, a
+Grammar is what a generated text must look like. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmworks.audits.api import audit as audit
     from lmworks.base.errors import InputError as InputError
     from lmworks.baselines.word_vectors import WordVectors as WordVectors
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
@@ -36,6 +37,7 @@ __all__ = [
     "LanguageModel",
     "WordVectors",
     "__version__",
+    "audit",
     "compare",
     "export_gguf",
     "ladder",
@@ -60,6 +62,7 @@ _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
+    "audit": ("lmworks.audits.api", "audit"),
     "compare": ("lmworks.comparisons.comparison_api", "compare"),
     "export_gguf": ("lmworks.language_model.export", "export_gguf"),
     "ladder": ("lmworks.comparisons.ladder_api", "ladder"),
