@@ -18,7 +18,7 @@ import arms
 import numpy as np
 from verdicts import Rounds, Verdict, best, median, ratio
 
-COUNT, WARM, EVERY, REPEATS = 2000, 50, 5, 3
+COUNT, WARM, EVERY, REPEATS = 1000, 50, 5, 3
 BATCHES = (16, 32, 64, 128)
 MODEL = "minilm-l6"
 NATIVE, TORCH, PEER = "vectors, lmworks", "vectors, lmworks by PyTorch", "vectors, sentence-transformers"

@@ -26,10 +26,10 @@ NEW = {16: 128, 512: 64, 2000: 64}
 """Tokens that are decoded after a prompt of so many tokens."""
 SEQUENCES, SHORT, TOGETHER = 16, 64, 64  # sequences at once, tokens of their prompts, tokens decoded of each
 RANK = 16  # of adapters
-REPEATS = 3
+TURNS = 3  # of sequences at once without and with adapters
 SMALLEST_PREFILL = 512  # shorter prompts are not a measure of reading
 TEXTS, TEXT_TOKENS = 8, 512  # whose likelihood is compared, and tokens of each
-SINGLE_TOKENS = 128  # of a text that is read token by token
+SINGLE_TOKENS = 128  # of each text, read token by token
 
 
 def ids(length: int, row: int = 0) -> list[int]:
@@ -244,8 +244,7 @@ def measure(engine: Any, lengths: Sequence[int], together: bool) -> dict[str, fl
     engine.timed([ids(16)], 4)
     figures = {}
     for length in lengths:
-        taken = [engine.timed([ids(length)], NEW[length]) for _ in range(REPEATS)]
-        read, decoded = (statistics.median(seconds) for seconds in zip(*taken, strict=True))
+        read, decoded = engine.timed([ids(length)], NEW[length])
         if length >= SMALLEST_PREFILL:
             figures[f"prefill_{length}"] = length / read
         figures[f"decode_{length}"] = NEW[length] / decoded
@@ -256,11 +255,12 @@ def measure(engine: Any, lengths: Sequence[int], together: bool) -> dict[str, fl
 def at_once(engine: Any) -> dict[str, float]:
     """Tokens per second of all sequences at once; of ours, in turn, also with an adapter of its own for each."""
     rows = [ids(SHORT, row) for row in range(SEQUENCES)]
-    adapters = {"together": 0, "adapters": SEQUENCES} if isinstance(engine, Lmworks) else {"together": 0}
+    has_adapters = isinstance(engine, Lmworks)
+    adapters = {"together": 0, "adapters": SEQUENCES} if has_adapters else {"together": 0}
     seconds: dict[str, list[float]] = {key: [] for key in adapters}
-    for _ in range(REPEATS):
+    for _ in range(TURNS if has_adapters else 1):
         for key, count in adapters.items():
-            if isinstance(engine, Lmworks):
+            if has_adapters:
                 engine.use_adapters(count)
             seconds[key].append(engine.timed(rows, TOGETHER)[1])
     return {key: SEQUENCES * TOGETHER / statistics.median(taken) for key, taken in seconds.items()}
@@ -291,7 +291,8 @@ def _normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
 def likelihoods(place: str) -> dict[str, float]:
     """Bits per byte of a few texts by the engine, and by the file's own weights in float32 through PyTorch.
 
-    ``chunks``: whole texts at once, as prompts are read. ``single``: a text token by token, as answers are written.
+    ``chunks``: whole texts at once, as prompts are read. ``single``: their beginnings token by token, as answers are
+    written.
     """
     import torch
 
@@ -301,18 +302,17 @@ def likelihoods(place: str) -> dict[str, float]:
     engine, plain = Lmworks(place), lmworks.load(place)
     bits = dict.fromkeys(("chunks", "float32", "single", "single_float32"), 0.0)
     size = {"chunks": 0, "single": 0}
-    for number, row in enumerate(corpus.read("movie-reviews").rows[:TEXTS]):
+    for row in corpus.read("movie-reviews").rows[:TEXTS]:
         tokens = plain.tokenizer.encode(row.values["text"])[:TEXT_TOKENS]
         with torch.inference_mode():
             exact = plain.network(torch.tensor(tokens)[None]).logits[0].double().numpy()
         bits["float32"] += _bits(exact, tokens)
         bits["chunks"] += _bits(engine.logits_of(tokens, len(tokens)), tokens)
         size["chunks"] += len(plain.tokenizer.decode(tokens).encode())
-        if number == 0:
-            first = tokens[:SINGLE_TOKENS]
-            bits["single_float32"] = _bits(exact, first)
-            bits["single"] = _bits(engine.logits_of(first, 1), first)
-            size["single"] = len(plain.tokenizer.decode(first).encode())
+        first = tokens[:SINGLE_TOKENS]
+        bits["single_float32"] += _bits(exact, first)
+        bits["single"] += _bits(engine.logits_of(first, 1), first)
+        size["single"] += len(plain.tokenizer.decode(first).encode())
     return {name: value / size["single" if "single" in name else "chunks"] for name, value in bits.items()}
 
 

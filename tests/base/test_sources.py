@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lmworks.base import hub, packages, sources
+from lmworks.base import hub, package_archives, packages, sources
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Alias, AliasSource, find
 
@@ -179,19 +179,19 @@ def test_a_distribution_that_is_nowhere():
     with pytest.raises(InputError, match="No matching distribution"):
         find("pypi:tiny-model==1.0")
     with pytest.raises(InputError, match="none of your package indexes"):
-        packages.fetch_pypi("tiny-data", kind="sdist")
+        package_archives.fetch_pypi("tiny-data", kind="sdist")
 
 
 def test_a_source_archive_is_unpacked_and_not_run(tmp_path):
     setup = f"open({str(tmp_path / 'ran')!r}, 'w')".encode()
     sdist(tmp_path / "links", {"setup.py": setup, "data/rows.txt": b"rows"})
     sdist(tmp_path / "links", {"data/rows.txt": b"newer"}, version="2.10")
-    received = packages.fetch_pypi("tiny-data==2.1", kind="sdist")
+    received = package_archives.fetch_pypi("tiny-data==2.1", kind="sdist")
     assert next(received.path.rglob("rows.txt")).read_bytes() == b"rows"
     assert not (tmp_path / "ran").exists()
-    assert packages.fetch_pypi("Tiny_Data", kind="sdist").version == "2.1"  # what is cached wins
+    assert package_archives.fetch_pypi("Tiny_Data", kind="sdist").version == "2.1"  # what is cached wins
     packages.remove(received)
-    assert packages.fetch_pypi("tiny-data", kind="sdist").version == "2.10"
+    assert package_archives.fetch_pypi("tiny-data", kind="sdist").version == "2.10"
 
 
 @pytest.mark.parametrize("kind", ["html", "json"])
@@ -209,14 +209,14 @@ def test_a_source_archive_from_an_index(tmp_path, monkeypatch, server, kind):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", server.url.replace("//", "//user:secret@") + "/simple")
     messages: list[str] = []
-    received = packages.fetch_pypi("tiny-data==2.1", kind="sdist", say=messages.append)
+    received = package_archives.fetch_pypi("tiny-data==2.1", kind="sdist", say=messages.append)
     assert next(received.path.rglob("rows.txt")).read_bytes() == b"rows"
     assert messages[0].startswith("fetching tiny-data-2.1.tar.gz")
     assert "secret" not in messages[0]
     packages.remove(received)
     server.pages["/files/tiny-data-2.1.tar.gz"] = ({}, b"something else")
     with pytest.raises(InputError, match="not the file that the index describes"):
-        packages.fetch_pypi("tiny-data==2.1", kind="sdist")
+        package_archives.fetch_pypi("tiny-data==2.1", kind="sdist")
     assert not packages.all_cached()
 
 

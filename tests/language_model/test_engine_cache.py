@@ -54,6 +54,37 @@ def test_the_second_opening_writes_the_same_text_without_torch(folder, options):
     assert first.stdout == second.stdout == generate(folder, "--backend", "torch", *options).stdout
 
 
+NOT_NEEDED = (
+    "torch",
+    "yaml",  # settings are plain values here
+    "jinja2",  # a chat template is read at the first message
+    "numpy.random",  # nothing is drawn
+    "ssl",  # nothing is fetched
+    "urllib.request",
+    "lmworks.base.indexes",
+    "lmworks.baselines.eliza",
+    "lmworks.families.family",  # of the model's files; the cache has what they say
+    "lmworks.families.gguf_file",
+    "lmworks.language_model.question_windows",
+    "lmworks.model.sizes",
+)
+
+
+@pytest.mark.parametrize("words", [("generate", "MODEL", "What is", "--max-tokens", "3"), ("chat", "MODEL")])
+def test_the_second_opening_imports_nothing_that_it_does_not_use(folder, words):
+    """A word from the shell should come at once; chat reads the end of its input here, and leaves."""
+    assert generate(folder).returncode == 0
+    code = (
+        "import sys\nfrom lmworks.commands.main import main\ncode = main(sys.argv[1:])\n"
+        f"print([name for name in {NOT_NEEDED!r} if name in sys.modules])\nsys.exit(code)"
+    )
+    arguments = [str(folder) if word == "MODEL" else word for word in words]
+    command = [sys.executable, "-c", code, *arguments]
+    second = subprocess.run(command, input="", capture_output=True, text=True, env=os.environ)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     "words",
     [

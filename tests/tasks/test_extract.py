@@ -16,12 +16,12 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import number
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import SPAN_END, SPAN_START, Example
-from lmworks.evaluate.answer_spans import best_span
+from lmworks.evaluate.answer_spans import STRIDE, best_span
 from lmworks.families.bert import BERT
 from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.language_model.input_format import InputFormat
-from lmworks.language_model.question_windows import STRIDE, encode_questions, windows_of
+from lmworks.language_model.question_windows import encode_questions, windows_of
 from lmworks.model.head_requests import SPANS, HeadRequest
 from lmworks.tasks.extract import Extract, sentence_of_most_words
 from lmworks.tasks.settings import TaskSettings

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tokenizers import CHATML, LLAMA2, SENTENCES, byte_level, sentencepiece
@@ -45,6 +46,29 @@ def test_transformers_opens_what_we_save_to_the_same_ids(created, model_type, tm
     assert theirs.chat_template == created.chat_template == again.chat_template
     assert again.adds_bos == created.adds_bos
     assert again.end_ids == created.end_ids
+
+
+def bpe_of(*merges: tuple[str, str]) -> Tokenizer:
+    pieces = dict.fromkeys(part for pair in merges for part in (*pair, "".join(pair)))
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    return Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE(vocab, list(merges))))
+
+
+@pytest.mark.parametrize(
+    "created",
+    [
+        byte_level(CHATML, pad_id=2),
+        sentencepiece(LLAMA2),
+        bpe_of(("a", "b"), ("ab", "c")),
+        bpe_of(("a", " b"), ("a b", "c")),  # "a  b" would be three pieces
+        bpe_of(("#version", "a"), ("b", "c")),  # in a list of texts, "#version a" is a remark
+    ],
+)
+def test_a_compact_file_holds_the_same(created, tmp_path):
+    created.save(tmp_path, compact=True)
+    again = Tokenizer.open(tmp_path)
+    assert again.core.to_str() == created.core.to_str()
+    assert len((tmp_path / "tokenizer.json").read_text(encoding="utf-8")) <= len(created.core.to_str())
 
 
 def test_we_open_what_transformers_saves(tmp_path):

@@ -28,12 +28,13 @@ from lmworks.adapt.peft_files import (
 )
 from lmworks.base.errors import InputError
 from lmworks.base.json_file import check_kinds
-from lmworks.families.family import Family
 from lmworks.families.mapping import Row, Split, our_modules, their_place
 from lmworks.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
+
+    from lmworks.families.family import Family
 
 TENSOR_NAME = re.compile(
     re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB]|magnitude_vector)(?:\.default)?(?:\.weight)?"

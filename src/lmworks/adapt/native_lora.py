@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from lmworks.adapt import lora_files
 from lmworks.adapt.adapter_base import record_in
 from lmworks.adapt.peft_files import PeftFiles, read_arrays, read_config
 from lmworks.base.errors import InputError
-from lmworks.families.family import Family
 from lmworks.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from lmworks.families.family import Family
 
 LINEAR = re.compile(r"layers\.(?P<layer>\d+)\.(?:self_attn|mlp)\.(?P<name>[qkvo]_proj|gate_proj|up_proj|down_proj)")
 WITH_TORCH = "open it with PyTorch: lmworks.load(ADAPTER), or --backend torch"

@@ -17,12 +17,13 @@ from safetensors import SafetensorError, deserialize
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import check_kinds, read_object
-from lmworks.families.family import Family
 from lmworks.families.mapping import Row, our_modules
 from lmworks.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
+
+    from lmworks.families.family import Family
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of the name of every tensor of a module of the model

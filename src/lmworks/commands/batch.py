@@ -19,12 +19,9 @@ Answers are written as they come. After a kill the same command goes on where it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL FILE --out FILE, and in the help the settings."""
-    from lmworks.serve.settings import EngineSettings
-
+    """MODEL FILE --out FILE."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(" ".join(ABOUT.split()), WIDTH)
-    parser.epilog = "how much is computed at a time:\n" + "\n".join(option_lines(EngineSettings))
     parser.add_argument(
         "model",
         help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution; NAME=MODEL: requests call it NAME",
@@ -33,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", required=True, help="where the answers go, a JSON object in each line")
     add_backend(parser)
     add_kv_cache(parser)
+
+
+def epilog() -> str:
+    """The settings, for the help."""
+    from lmworks.serve.settings import EngineSettings
+
+    return "how much is computed at a time:\n" + "\n".join(option_lines(EngineSettings))
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, nearest, parse_overrides
-from lmworks.baselines.eliza import Eliza, is_eliza
 from lmworks.commands.generate import add_options, as_list, explain_stop, grammar_of, note_format
+from lmworks.commands.generate import epilog as epilog
 from lmworks.commands.opening import open_writer
+from lmworks.language_model.saved_source import is_eliza
 
 if TYPE_CHECKING:
     from lmworks.data.prompts import Prompt
@@ -114,6 +115,8 @@ class ElizaConversation:
 
     def restart(self) -> None:
         """Forget what was said, and which rules were used."""
+        from lmworks.baselines.eliza import Eliza  # its rules are YAML, for which no model need wait
+
         self.eliza = Eliza()
 
     def say(self, text: str) -> None:

@@ -42,12 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that generate and chat share, and in the help the settings of sampling."""
-    from lmworks.generate.sampling import SamplingSettings
-
+    """The options that generate and chat share."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(parser.description or "", WIDTH)
-    parser.epilog = "how answers are chosen, and when they stop:\n" + "\n".join(option_lines(SamplingSettings))
     add_base(parser)
     add_backend(parser)
     add_kv_cache(parser)
@@ -60,6 +57,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     grammar.add_argument("--json-object", action="store_true", help="write any JSON object")
     for name, value, text in GRAMMARS:
         grammar.add_argument(name, metavar=value, help=text)
+
+
+def epilog() -> str:
+    """The settings of sampling, for the help of generate and chat."""
+    from lmworks.generate.sampling import SamplingSettings
+
+    return "how answers are chosen, and when they stop:\n" + "\n".join(option_lines(SamplingSettings))
 
 
 def option_lines(settings: type[Settings]) -> list[str]:

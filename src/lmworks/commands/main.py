@@ -1,8 +1,9 @@
 """The lmworks command: finds the verb, imports its file and no other, and prints errors with a hint.
 
-A verb's file offers ``add_arguments(parser)`` and ``run(args, rest) -> exit code``. Options that the verb does not
-know are settings (``--train.epochs 3``) where it takes settings: they reach ``run`` as ``rest``, each one word
-``--name=value`` or ``--name``, ready for base.settings.parse_overrides. Elsewhere they are errors.
+A verb's file offers ``add_arguments(parser)`` and ``run(args, rest) -> exit code``; if its help lists settings, also
+``epilog()``, which only the help asks for. Options that the verb does not know are settings (``--train.epochs 3``)
+where it takes settings: they reach ``run`` as ``rest``, each one word ``--name=value`` or ``--name``, ready for
+base.settings.parse_overrides. Elsewhere they are errors.
 """
 
 from __future__ import annotations
@@ -156,27 +157,29 @@ def _set_encodings() -> None:
 
 def _run(words: list[str]) -> int:
     parser = _parser(words)
-    verbs = parser.add_subparsers(prog="lmworks", metavar="VERB", dest="verb", help=argparse.SUPPRESS)
-    parsers = {name: verbs.add_parser(name) for name in VERBS}
     place = next((index for index, word in enumerate(words) if not word.startswith("-")), None)
-    if parser.parse_args(words[:place]).verb is None and place is None:
+    parser.parse_args(words[:place])
+    if place is None:
         parser.print_help()
         return 0
-    name, words = words[place or 0], words[(place or 0) + 1 :]
+    name, words = words[place], words[place + 1 :]
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"did you mean lmworks {near[0]}?" if near else f"one of: {', '.join(VERBS)}"
         raise InputError(f"there is no verb {name!r}", "lmworks", hint)
     module = importlib.import_module(f"lmworks.commands.{VERBS[name].file}")
-    module.add_arguments(parsers[name])
-    words, settings = _part(words, parsers[name])
-    args, left = _parse(parsers[name], words)
+    parser = Parser(prog=f"lmworks {name}")
+    module.add_arguments(parser)
+    if hasattr(module, "epilog") and {"-h", "--help"} & set(words):
+        parser.epilog = module.epilog()
+    words, settings = _part(words, parser)
+    args, left = _parse(parser, words)
     args.verb = name
     if left:
         hint = f"lmworks {name} --help shows how it is used"
         raise InputError(f"does not take {' '.join(map(repr, left))}", f"lmworks {name}", hint)
     if settings and not VERBS[name].settings:
-        raise _no_such_option(settings[0].split("=")[0], name, parsers[name])
+        raise _no_such_option(settings[0].split("=")[0], name, parser)
     return int(module.run(args, settings) or 0)
 
 

@@ -26,12 +26,9 @@ PACKAGES = ("prometheus_client", "starlette", "uvicorn")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL ..., and in the help the settings of a server."""
-    from lmworks.serve.settings import ServeSettings
-
+    """MODEL ..."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(" ".join(ABOUT.split()), WIDTH)
-    parser.epilog = "the server:\n" + "\n".join(option_lines(ServeSettings))
     parser.add_argument(
         "model",
         nargs="+",
@@ -39,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_backend(parser)
     add_kv_cache(parser)
+
+
+def epilog() -> str:
+    """The settings, for the help."""
+    from lmworks.serve.settings import ServeSettings
+
+    return "the server:\n" + "\n".join(option_lines(ServeSettings))
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

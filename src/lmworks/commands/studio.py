@@ -17,12 +17,9 @@ has a token: whoever has it may do all this."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL ..., the folders, and in the help the settings of the server."""
-    from lmworks.studio.settings import StudioSettings
-
+    """MODEL ... and the folders."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(" ".join(ABOUT.split()), WIDTH)
-    parser.epilog = "the server:\n" + "\n".join(option_lines(StudioSettings))
     models = "models to open at the start, as for lmworks serve; those in the folder are opened when they are asked"
     parser.add_argument("model", nargs="*", help=models)
     folder = "what the page may read, and where runs and ratings go (default: the current one); may be given again"
@@ -30,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_backend(parser)
     add_kv_cache(parser)
+
+
+def epilog() -> str:
+    """The settings, for the help."""
+    from lmworks.studio.settings import StudioSettings
+
+    return "the server:\n" + "\n".join(option_lines(StudioSettings))
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -125,8 +125,9 @@ class Example:
         return int((self.loss if self.targets is not None else self.loss[1:]).sum())
 
 
-ExampleTransform = Callable[[Example, np.random.Generator], Example]
-"""The random part of a task, as dynamic masking: the same example gives another one at each call."""
+ExampleTransform = Callable[[Example, "np.random.Generator"], Example]
+"""The random part of a task, as dynamic masking: the same example gives another one at each call. (Quoted, since
+numpy.random is slow to import, and only training draws.)"""
 
 
 def count_labels(examples: Iterable[Example]) -> Counter[str]:

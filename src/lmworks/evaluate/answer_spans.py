@@ -14,6 +14,8 @@ import numpy as np
 
 MAX_ANSWER_TOKENS = 30
 """Tokens of the longest answer; the published recipe's number."""
+STRIDE = 128
+"""Tokens that two consecutive windows over a context share; the published recipe's number."""
 
 
 class BestSpan(NamedTuple):

@@ -7,6 +7,7 @@ logits come from a Stepper, so a batch gives what each prompt would give alone. 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -111,7 +112,12 @@ class _Chooser:
     ) -> None:
         self._rows, self._settings, self._rules = rows, settings, rules
         self._end_ids, self._grammars = end_ids, grammars
-        self._generators = [np.random.default_rng(settings.seed) for _ in rows.ids]
+        self._prompts = len(rows.ids)
+
+    @cached_property
+    def _generators(self) -> list[np.random.Generator]:
+        """One for each prompt; made where a token is drawn, since greedy decoding need not wait for numpy.random."""
+        return [np.random.default_rng(self._settings.seed) for _ in range(self._prompts)]
 
     def __call__(self, places: Sequence[int], alive: Sequence[int]) -> list[list[int]]:
         """For the rows at these places what each goes on with.
@@ -129,7 +135,8 @@ class _Chooser:
         scores = apply_rules(logits, self._settings, self._rules, ids, new, limits, self._end_ids)
         if self._grammars:
             scores = allow_only(scores, logits, np.stack([self._grammars[number].mask() for number in numbers]))
-        tokens = pick(scores, self._settings, [self._generators[number] for number in numbers], ids)
+        generators = [self._generators[number] for number in numbers] if self._settings.temperature else []
+        tokens = pick(scores, self._settings, generators, ids)
         if not self._grammars:
             return [[token] for token in tokens]
         chosen = zip(numbers, tokens, limits, strict=True)

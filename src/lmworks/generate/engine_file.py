@@ -7,11 +7,11 @@ reading is copying; its metadata hold the engine's config and the kind of each m
 from __future__ import annotations
 
 import json
+from io import SEEK_END, BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lmworks.base.errors import InputError
@@ -21,6 +21,7 @@ FORMAT = f"lmworks engine {API_VERSION}"
 """Written into the file; files of another version are not read."""
 WHOLE_MODEL = -1
 """The number of the layer of what belongs to none."""
+DTYPES = {"F32": np.float32, "U8": np.uint8}
 ROTARY_TABLES = {False: "rotary", True: "local_rotary"}
 
 
@@ -106,37 +107,77 @@ def open_engine(path: Path) -> Any:
         InputError: it cannot be read, or was written by another version.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+        with path.open("rb") as file:
+            arrays = ArrayFile(file)
+            if arrays.metadata["format"] != FORMAT:
                 raise InputError("was written by another version of lmworks", str(path), "delete it")
-            engine = native_module().Engine(json.loads(metadata["config"]))
-            _fill(engine, file, json.loads(metadata["kinds"]))
+            engine = native_module().Engine(json.loads(arrays.metadata["config"]))
+            _fill(engine, arrays, json.loads(arrays.metadata["kinds"]))
             engine.finish()
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", str(path), "delete it") from error
     return engine
 
 
-def _fill(engine: Any, file: Any, kinds: dict[str, int]) -> None:
+class ArrayFile:
+    """Reads single arrays of a safetensors file, flat.
+
+    The library maps the whole file, whose pages would be in memory beside the engine's copy, and copies once more.
+
+    Args:
+        file: at its beginning.
+
+    Attributes:
+        metadata: of the file.
+        names: of all arrays.
+
+    Raises:
+        ValueError: it is no such file, or not a whole one.
+    """
+
+    def __init__(self, file: BufferedReader) -> None:
+        size = file.seek(0, SEEK_END)
+        file.seek(0)
+        self._begin = 8 + int.from_bytes(file.read(8), "little")
+        if self._begin > size:
+            raise ValueError("it ends within its header")
+        self._file, self._entries = file, json.loads(file.read(self._begin - 8))
+        self.metadata: dict[str, str] = self._entries.pop("__metadata__")
+        self.names = set(self._entries)
+        for name, entry in self._entries.items():
+            first, last = entry["data_offsets"]
+            if not 0 <= first <= last <= size - self._begin:
+                raise ValueError(f"it ends within {name}")
+
+    def read(self, name: str) -> np.ndarray:
+        """A copy of the array, (n,)."""
+        first, last = self._entries[name]["data_offsets"]
+        dtype = np.dtype(DTYPES[self._entries[name]["dtype"]])
+        array = np.empty((last - first) // dtype.itemsize, dtype)
+        self._file.seek(self._begin + first)
+        if self._file.readinto(array.view(np.uint8).data) != last - first:
+            raise ValueError(f"it ends within {name}")
+        return array
+
+
+def _fill(engine: Any, arrays: ArrayFile, kinds: dict[str, int]) -> None:
     """Give all arrays of a file to an engine, which checks their sizes."""
-    names = set(file.keys())
 
     def bias_of(key: str) -> np.ndarray | None:
-        return file.get_tensor(f"{key}.bias") if f"{key}.bias" in names else None
+        return arrays.read(f"{key}.bias") if f"{key}.bias" in arrays.names else None
 
     for key, kind in kinds.items():
-        engine.set_packed(*_place(key), kind, file.get_tensor(key), bias_of(key))
+        engine.set_packed(*_place(key), kind, arrays.read(key), bias_of(key))
     for is_local, table in ROTARY_TABLES.items():
-        if f"{table}.cos" in names:
-            engine.set_rotary(is_local, *(file.get_tensor(f"{table}.{part}").ravel() for part in ("cos", "sin")))
+        if f"{table}.cos" in arrays.names:
+            engine.set_rotary(is_local, arrays.read(f"{table}.cos"), arrays.read(f"{table}.sin"))
     for name in ("head_bias", "embed_positions", "embed_tokens"):
-        if name in names and name not in kinds:
-            engine.set_vector(name, file.get_tensor(name).ravel())
-    for name in sorted(names):
+        if name in arrays.names and name not in kinds:
+            engine.set_vector(name, arrays.read(name))
+    for name in sorted(arrays.names):
         key, _, part = name.rpartition(".")
         if part == "weight":
-            engine.set_norm(*_place(key), file.get_tensor(name), bias_of(key))
+            engine.set_norm(*_place(key), arrays.read(name), bias_of(key))
 
 
 def _key(layer: int, name: str) -> str:

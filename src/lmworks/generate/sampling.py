@@ -308,7 +308,8 @@ def pick(
     generators: Sequence[np.random.Generator],
     earlier: Sequence[Sequence[int]],
 ) -> list[int]:
-    """One id a row of (B, V) logits. Each row has its own generator, so a batch draws what each would alone."""
+    """One id a row of (B, V) logits. Each row has its own generator, so a batch draws what each would alone; at
+    temperature 0 nothing is drawn, and they are not used."""
     if settings.temperature == 0:
         return penalize(logits, settings.repetition_penalty, earlier).argmax(-1).tolist()
     totals = distribution(logits, settings, earlier).cumsum(-1, dtype=np.float64)

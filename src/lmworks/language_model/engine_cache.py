@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
 ENGINES, WEIGHTS, MODEL = "engines", "engine.safetensors", "model.json"
+LAYOUT = 2
+"""Of the files beside the weights; rises when they change."""
 ENCODER = "encoder"
 """Of encoders, in their key: the same files are another entry where they are a decoder."""
 
@@ -170,7 +172,7 @@ def key_of(path: Path, kind: str = "") -> str:
     inside = () if path.is_file() else (*path.iterdir(), *path.glob("[0-9]_*/config.json"))
     files = [path] if path.is_file() else sorted(file for file in inside if file.is_file())
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([FORMAT, kind, state]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([FORMAT, LAYOUT, kind, state]).encode()).hexdigest()[:32]
 
 
 def entries() -> list[tuple[str, int, Path]]:
@@ -263,7 +265,7 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
     from lmworks.adapt.adapters import fingerprint, weight_sample
 
     tokenizer = model.tokenizer
-    tokenizer.save(folder)
+    tokenizer.save(folder, compact=True)
     if model.input_format is not None:
         model.input_format.save(folder)
     values: dict[str, Any] = {
@@ -282,7 +284,7 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
 
 
 def _write_encoder(folder: Path, model: LanguageModel, path: Path) -> None:
-    model.tokenizer.save(folder)
+    model.tokenizer.save(folder, compact=True)
     values: dict[str, Any] = {
         "path": str(path.resolve()),
         "config": model.config.model_dump(mode="json"),

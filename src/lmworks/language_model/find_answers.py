@@ -9,12 +9,11 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
-from lmworks.evaluate.answer_spans import MAX_ANSWER_TOKENS, BestSpan, best_span
+from lmworks.evaluate.answer_spans import MAX_ANSWER_TOKENS, STRIDE, BestSpan, best_span
 from lmworks.evaluate.outputs import head_logits
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.question_windows import (
-    STRIDE,
     EncodedQuestion,
     Pair,
     QuestionWindow,

@@ -17,9 +17,8 @@ from lmworks.base.errors import InputError, as_list
 from lmworks.base.files import atomic_write
 from lmworks.base.settings import Settings
 from lmworks.data.prompts import Prompt, as_messages, prompts
-from lmworks.evaluate.answer_spans import MAX_ANSWER_TOKENS
+from lmworks.evaluate.answer_spans import MAX_ANSWER_TOKENS, STRIDE
 from lmworks.language_model.few_shot import FewShotPrompt
-from lmworks.language_model.question_windows import STRIDE
 from lmworks.text.columns import names_in
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer

@@ -16,13 +16,12 @@ import tokenizers
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, Labels
+from lmworks.evaluate.answer_spans import STRIDE
 from lmworks.language_model.head_inputs import PAIR_SEPARATOR, HeadInputs
 from lmworks.text.tokenizer import Tokenizer
 
 Pair = tuple[str, str]
 """A question and its context."""
-STRIDE = 128
-"""Tokens that two consecutive windows share, as Hugging Face's ``stride``; the published recipe's number."""
 
 
 class ContextTokens(NamedTuple):

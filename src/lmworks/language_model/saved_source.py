@@ -7,8 +7,12 @@ from pathlib import Path
 from lmworks.base.errors import InputError
 from lmworks.base.journal import JOURNAL
 from lmworks.base.sources import LocalSource, find
-from lmworks.baselines.eliza import is_eliza
 from lmworks.language_model.result_heads import folder_of
+
+
+def is_eliza(source: str | Path) -> bool:
+    """Whether a source of a model means ELIZA (baselines/eliza): its name, and no path of that name."""
+    return str(source) == "eliza" and not Path(source).exists()
 
 
 def find_saved(source: str | Path, offline: bool | None = None, head: str | None = None) -> LocalSource:

@@ -12,22 +12,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from lmworks.base.errors import InputError
-from lmworks.text.messages import TEMPLATE_KEYS, Message, is_learned, validate
+from lmworks.text.messages import NO_TEMPLATE, TEMPLATE_KEYS, Message, is_learned, validate
 from lmworks.text.tokenizer import Tokenizer
 from lmworks.text.tokenizer_folder import ROLES
 
-NO_TEMPLATE = "give the model a chat template (chat_template.jinja in its folder), or use prompt and completion columns"
-_IN_TEMPLATES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
-"""What a template raises that, say, joins what is no text."""
 _TAKES_BOTH = re.compile(r"arguments['\"]?\]?\s+is\s+(not\s+)?(string|mapping)")
 _TAKES_OBJECTS = re.compile(r"(arguments|function|calls?)['\"]?\]?\s*\|\s*(tojson|items|dictsort)|arguments\.items")
 
@@ -173,11 +165,13 @@ def _turn_closing(template: str, specials: tuple[str, ...], texts: tuple[tuple[s
 
     The special token may have any name, so a short conversation is rendered and looked through.
     """
+    from lmworks.text import chat_template  # here, since who continues a text need not wait for jinja2
+
     reply = "PROBE-OF-THE-REPLY"
     probe = [{"role": "user", "content": "PROBE"}, {"role": "assistant", "content": reply}]
     try:
-        text = _compiled(template).render(messages=probe, add_generation_prompt=False, **dict(texts))
-    except (jinja2.TemplateError, *_IN_TEMPLATES):
+        text = chat_template.render(template, {"messages": probe, "add_generation_prompt": False, **dict(texts)})
+    except chat_template.RefusedMessages:
         return ""
     rest = text.partition(reply)[2]
     closings = [(place, -len(token), token) for token in specials if (place := rest.find(token)) >= 0]
@@ -226,14 +220,14 @@ def _call(call: dict[str, Any], template: str) -> dict[str, Any]:
     if _TAKES_BOTH.search(template):
         return call
     objects = _TAKES_OBJECTS.search(template) is not None
-    if objects and isinstance(arguments, str):
-        try:
+    try:
+        if objects and isinstance(arguments, str):
             function["arguments"] = json.loads(arguments)
-        except ValueError as error:
-            hint = "write the arguments as a JSON object"
-            raise InputError(f"the arguments of {function.get('name')!r} are not JSON ({error})", hint=hint) from error
-    elif not objects and not isinstance(arguments, str):
-        function["arguments"] = _to_json(arguments)
+        elif not objects and not isinstance(arguments, str):
+            function["arguments"] = json.dumps(arguments, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        hint = "write the arguments as a JSON object"
+        raise InputError(f"the arguments of {function.get('name')!r} are not JSON ({error})", hint=hint) from error
     return {**call, "function": function} if "function" in call else function
 
 
@@ -250,16 +244,15 @@ def render(
     """
     if tokenizer.chat_template is None:
         raise InputError("this model has no chat template", hint=NO_TEMPLATE)
-    try:
-        return _compiled(tokenizer.chat_template).render(
-            messages=[_as_template_reads(message, tokenizer.chat_template) for message in messages],
-            add_generation_prompt=reply,
-            **({"tools": list(tools)} if tools else {}),
-            **dict(_special_texts(tokenizer)),
-        )
-    except (jinja2.TemplateError, *_IN_TEMPLATES) as error:
-        hint = "change the messages as the template asks (many want user and assistant in turns, user first)"
-        raise InputError(f"the model's chat template refuses these messages: {error}", hint=hint) from error
+    from lmworks.text import chat_template  # as in _turn_closing
+
+    values = {
+        "messages": [_as_template_reads(message, tokenizer.chat_template) for message in messages],
+        "add_generation_prompt": reply,
+        **({"tools": list(tools)} if tools else {}),
+        **dict(_special_texts(tokenizer)),
+    }
+    return chat_template.render(tokenizer.chat_template, values)
 
 
 def _special_texts(tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
@@ -271,41 +264,3 @@ def _special_texts(tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
         if token is not None:
             texts.append((f"{role}_token", token))
     return tuple(texts)
-
-
-class _Generation(Extension):
-    """``{% generation %} ... {% endgeneration %}`` marks what an assistant says; here its inside is simply written."""
-
-    tags = {"generation"}  # noqa: RUF012  (jinja2 reads it from the class)
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@lru_cache(maxsize=32)
-def _compiled(template: str) -> jinja2.Template:
-    """The template in a sandbox, with the functions that Hugging Face's chat templates may call."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = _now
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateError as error:
-        raise InputError(f"the model's chat template does not parse: {error}", hint=NO_TEMPLATE) from error
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **others: Any) -> str:
-    """JSON as it is; Jinja's own filter would escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **others)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)

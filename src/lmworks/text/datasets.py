@@ -19,7 +19,7 @@ from pathlib import Path
 from lmworks.base import files
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
-from lmworks.base.packages import fetch_pypi
+from lmworks.base.package_archives import fetch_pypi
 from lmworks.base.sources import is_offline
 from lmworks.text import stdlib
 from lmworks.text.rows import Row

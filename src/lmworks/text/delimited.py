@@ -16,7 +16,7 @@ from lmworks.base.errors import InputError
 from lmworks.text.rows import BadRows, DataSettings, Row, option
 
 QUOTES_HINT = (
-    f"close the quotes (a quote inside a quoted field is written twice), or read with {option('quotes', False)}"
+    f"close the quotes (a quote inside a quoted field is written twice), or read with {option('quotes', 'false')}"
 )
 OTHER_DELIMITERS = (";", "\t", "|", ",")
 LEAST_LINES = 3
@@ -78,7 +78,7 @@ def delimited(
     if suspects:
         more = f" and {len(suspects) - 1} more" if len(suspects) > 1 else ""
         fault = f"{path.name}: a quoted field runs over lines that look like rows ({suspects[0]}{more})"
-        notes.append(f"{fault}; if a quote is missing there, close it, or read with {option('quotes', False)}")
+        notes.append(f"{fault}; if a quote is missing there, close it, or read with {option('quotes', 'false')}")
 
 
 def _records(path: Path, feed: _Feed, delimiter: str, quotes: bool, bad: BadRows) -> Iterator[list[str]]:

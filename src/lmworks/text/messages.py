@@ -17,6 +17,8 @@ KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TEMPLATE_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
 """Keys, in addition to role and content, that chat templates read."""
+NO_TEMPLATE = "give the model a chat template (chat_template.jinja in its folder), or use prompt and completion columns"
+"""What helps where a model that has no chat template is given messages."""
 LOSS_KEYS = ("weight", "train", "training", "loss")
 """Whether a message is learned: `weight` 0 or 1 is OpenAI's, `train` and `training` true or false are axolotl's."""
 TEXT_PARTS = ("text", "input_text", "output_text")

@@ -6,6 +6,7 @@ generation_config.json. Values of the wrong kind are errors that name file and k
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read(folder: Path) -> dict[str, Any]:
         hint = "write one with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         raise InputError("there is no tokenizer.json here", str(folder), hint)
     try:
-        core = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        core = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"not a tokenizer that can be read ({error})", str(path), "fetch the file again") from error
     config: dict[str, Any] = {}
@@ -62,6 +63,18 @@ def read(folder: Path) -> dict[str, Any]:
         "end_ids": _end_ids(folder / GENERATION),
         "config": config,
     }
+
+
+def compact(core: tokenizers.Tokenizer) -> str:
+    """tokenizer.json on one line. Merges of BPE are written "a b", as older versions of the library did, which it reads
+    sooner than pairs; where that would not be clear, they stay pairs."""
+    text = core.to_str()
+    state = json.loads(text)
+    merges = state["model"].get("merges")
+    if not merges or any(" " in first + second or first.startswith("#version") for first, second in merges):
+        return text
+    state["model"]["merges"] = [" ".join(pair) for pair in merges]
+    return json.dumps(state, ensure_ascii=False, separators=(",", ":"))
 
 
 def _id_of(core: tokenizers.Tokenizer, token: str | dict[str, Any] | None) -> int | None:
