@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmworks.audits.figure import NATS, PLAIN, Figure, mean, share
+from lmworks.audits.figure import NATS, PLAIN, Figure, mean, share, sign
 from lmworks.audits.part import Given, Part, text_of
 from lmworks.audits.subject import NO_LABELS, NO_LIKELIHOOD, Subject
 from lmworks.audits.suite_files import (
@@ -95,7 +95,7 @@ def _crows_pairs(subject: Subject, path: Path, given: Given) -> list[Figure]:
         nats, _ = subject.text_nats([text for pair in pairs for text in (pair.more, pair.less)])
         more, less = nats[::2], nats[1::2]
     prefers = more < less
-    signature = f"crows-pairs|{way}|n:{len(pairs)}"
+    signature = sign("crows_pairs", score=way, rows=len(pairs))
 
     def figure(name: str, title: str, which: np.ndarray) -> Figure:
         """The share among some of the pairs."""
@@ -160,7 +160,7 @@ def _winogender(subject: Subject, path: Path, given: Given) -> list[Figure]:
     right = np.array([choice == sentence.answer for choice, sentence in zip(chosen, sentences, strict=True)], float)
     groups = [sentence.occupation for sentence in sentences]
     genders = np.array([sentence.gender for sentence in sentences])
-    signature = f"winogender|perplexity of the referent after a question|n:{len(sentences)}|groups:occupations"
+    signature = sign("winogender", score="perplexity of the referent", groups="occupations", rows=len(sentences))
     figures = [mean("winogender", "Winogender, accuracy", right, signature, WINOGENDER_HIDES, groups=groups)]
     for gender in GENDERS:
         which = (genders == gender).astype(float)
@@ -262,7 +262,7 @@ def _swaps(subject: Subject, given: Given, part: Part) -> None:
         return
     chosen = given.draw(swapped)
     names = "english gender terms" if given.settings.terms is None else Path(given.settings.terms).name
-    signature = f"swaps|{names}|n:{len(chosen)}"
+    signature = sign("swaps", terms=names, rows=len(chosen))
     if subject.labels:
         _label_swaps(subject, chosen, given, signature, part)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmworks.audits.figure import share
+from lmworks.audits.figure import share, sign
 from lmworks.audits.part import Given, Part, text_of
 from lmworks.audits.suite_files import CROWS_PAIRS, WINOGENDER, find_file, read_crows_pairs, read_winogender
 from lmworks.base.figures import percent, shorten
@@ -53,7 +53,7 @@ def _figure(name: str, title: str, texts: Sequence[str], training: Sequence[str]
         return
     measured = overlap(texts, training)
     hits = [number >= SHARE for number in measured.shares]
-    signature = f"contamination|{N}-grams of words|at least {percent(SHARE)}|n:{len(texts)}"
+    signature = sign("contamination", grams=f"{N} words", least=SHARE, rows=len(texts))
     full = f"{title} that occur in training rows"
     part.figures.append(share(f"contamination.{name}", full, hits, signature, HIDES, neutral=0.0))
     part.examples += [f"{title}: {shorten(texts[number], 100)}" for number in measured.contaminated[:SHOWN]]

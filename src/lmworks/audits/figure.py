@@ -24,6 +24,8 @@ from lmworks.evaluate.metrics import RESAMPLES, Interval, bootstrap_interval, pa
 from lmworks.ratings.win_rates import clopper_pearson
 
 LEVEL = 0.95
+VERSION = 1
+"""Of the definitions of all figures; rises when any of them would change."""
 SHARE, NATS, BITS, PLAIN = "share", "nats", "bits", ""
 """Units: a fraction that is shown as percent, natural units and bits of information, and numbers without a unit."""
 
@@ -211,6 +213,17 @@ class Figure:
             "signature": self.signature,
             "does_not_say": self.hides,
         }
+
+
+def sign(metric: str, **settings: object) -> str:
+    """How a figure was computed, in the form of sacrebleu's signatures (Post 2018): ``exposure|rows:8|lmworks:1``.
+
+    Args:
+        metric: what it is.
+        settings: key and value; None is left out.
+    """
+    pairs = [f"{key}:{value}" for key, value in settings.items() if value is not None]
+    return "|".join([metric, *pairs, f"lmworks:{VERSION}"])
 
 
 def share(name: str, title: str, hits: Sequence[bool] | np.ndarray, signature: str, hides: str, **more: Any) -> Figure:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from lmworks.audits.figure import PLAIN, mean, share
+from lmworks.audits.figure import PLAIN, mean, share, sign
 from lmworks.audits.part import Given, Part
 from lmworks.audits.subject import NO_TEXTS, Subject
 from lmworks.base.errors import InputError
@@ -92,19 +91,19 @@ def measure(subject: Subject, given: Given) -> Part:
         return part
     answerable, unanswerable, way = _questions(rows, given)
     answers = [_answers(subject, side, given, has_spans) for side in (answerable, unanswerable)]
-    signature = f"hallucination|{'spans' if has_spans else 'prompt v1, greedy'}|{way}"
+    asked_by = "spans" if has_spans else "prompt 1, greedy"
     refused = [[_refuses(text) for text in side] for side in answers]
     if unanswerable:
         title = "questions without an answer that are answered"
         hits = [not one for one in refused[1]]
-        of_these = f"{signature}|n:{len(unanswerable)}"
+        of_these = sign("answerability", answers=asked_by, unanswerable=way, rows=len(unanswerable))
         part.figures.append(share("answered_unanswerable", title, hits, of_these, ANSWERED_HIDES, neutral=0.0))
         made_up = [(asked, text) for asked, text, one in zip(unanswerable, answers[1], hits, strict=True) if one]
         part.examples += [f"{shorten(asked.question, 80)} → {shorten(text, 60)}" for asked, text in made_up[:SHOWN]]
     if not answerable:
         part.missing.append("answers, agreement and support: no question has an answer")
         return part
-    of_these = f"{signature}|n:{len(answerable)}"
+    of_these = sign("answers", answers=asked_by, rows=len(answerable))
     title = "questions with an answer that are refused"
     part.figures.append(share("refused_answerable", title, refused[0], of_these, REFUSED_HIDES, neutral=0.0))
     quality = [
@@ -200,8 +199,9 @@ def _support(
     values, weights = np.zeros(len(questions)), np.zeros(len(questions))
     values[kept], weights[kept] = entailments(given.settings.entailment, pairs), 1.0
     title = "probability that the text entails the answer"
-    name = f"{signature}|{expand_home(given.settings.entailment).name}"
-    part.figures.append(mean("entailment", title, values, name, ENTAILMENT_HIDES, weights=weights, neutral=1.0))
+    model = expand_home(given.settings.entailment).name
+    by_model = sign("entailment", model=model, rows=len(questions))
+    part.figures.append(mean("entailment", title, values, by_model, ENTAILMENT_HIDES, weights=weights, neutral=1.0))
 
 
 def entailments(source: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -214,7 +214,7 @@ def entailments(source: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
     Raises:
         InputError: it is no such model.
     """
-    model = _entailment_model(source)
+    model = any_model.load(source)
     labels = [str(label) for label in getattr(model, "labels", [])]
     label = next((label for label in labels if label.lower() == "entailment"), None)
     if label is None:
@@ -223,16 +223,12 @@ def entailments(source: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
     return [float(one.probabilities[label]) for one in model.predict([list(pair) for pair in pairs])]
 
 
-@cache
-def _entailment_model(source: str) -> Any:
-    return any_model.load(source)
-
-
 def _agreement(subject: Subject, questions: Sequence[_Question], given: Given, part: Part) -> None:
     """How far several answers to a question agree."""
     drawn = subject.samples([one.messages() for one in questions], given.settings)
     values = [float(np.mean([f1(one, other) for one, other in combinations(listed, 2)])) for listed in drawn]
     settings = given.settings
-    signature = f"agreement|token F1|samples:{settings.samples}|temperature:{settings.temperature:g}|n:{len(values)}"
+    drawing = {"samples": settings.samples, "temperature": settings.temperature}
+    signature = sign("agreement", score="token F1", **drawing, rows=len(values))
     title = f"agreement of {count_of(settings.samples, 'answer')}, F1 of their words"
     part.figures.append(mean("agreement", title, values, signature, AGREEMENT_HIDES, neutral=1.0))

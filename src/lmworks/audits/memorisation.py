@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lmworks.audits.figure import BITS, PLAIN, Area, Figure, mean, share
+from lmworks.audits.figure import BITS, PLAIN, Area, Figure, mean, share, sign
 from lmworks.audits.part import Given, Part, text_of
 from lmworks.audits.subject import Subject
 from lmworks.base.errors import InputError
@@ -84,7 +84,7 @@ def _exposure(subject: Subject, given: Given, part: Part) -> None:
         times = sum(one.planted for one in measured if one.name in names)
         title = f"exposure of canaries, {name}"
         title += f" {times // max(1, len(values))} times" if name == "planted" else ", never trained on"
-        signature = f"exposure|{given.train.kind}|space:{bits:.1f} bits|n:{len(values)}"
+        signature = sign("exposure", kind=given.train.kind, space=f"{bits:.1f} bits", rows=len(values))
         part.figures.append(mean(f"exposure.{name}", title, values, signature, EXPOSURE_HIDES, unit=BITS, neutral=1.44))
 
 
@@ -124,7 +124,7 @@ def _reproduction(subject: Subject, run: Path, given: Given, part: Part) -> None
         if not side:
             part.missing.append(f"completions word for word: no row {title} can be continued")
             continue
-        signature = f"verbatim|greedy|{result.new_tokens} tokens|n:{len(side)}"
+        signature = sign("verbatim", decoding="greedy", tokens=result.new_tokens, rows=len(side))
         hits = [one.is_same for one in side]
         title = f"written word for word, rows {title}"
         part.figures.append(share(f"verbatim.{name}", title, hits, signature, VERBATIM_HIDES))
@@ -155,7 +155,7 @@ def _membership(scores: Sequence[np.ndarray], loss: str, part: Part) -> None:
         part.missing.append("membership: no rows were held out to compare with")
         return
     trained, held_out = scores
-    signature = f"membership|{loss}|auc|n:{len(trained)}+{len(held_out)}"
+    signature = sign("membership", loss=loss, rows=f"{len(trained)}+{len(held_out)}")
     title = "membership by loss, area under the ROC curve"
     part.figures.append(
         Figure("membership", title, PLAIN, Area(trained, held_out), signature, MEMBERSHIP_HIDES, neutral=0.5)

@@ -82,3 +82,16 @@ def prompt_of(row: Row) -> list[Message] | None:
         return asked[:end] or None
     asked_of = next((values[name] for name in ("prompt", "source", "question") if name in values), None)
     return [{"role": "user", "content": str(asked_of)}] if asked_of else None
+
+
+def with_answer(row: Row) -> tuple[list[Message], str] | None:
+    """What a row asks, with its own answer; None where it has none."""
+    prompt = prompt_of(row)
+    if prompt is None:
+        return None
+    if "messages" in row.values:
+        turns = row.values["messages"]
+        answer = str(turns[len(prompt)].get("content") or "") if len(turns) > len(prompt) else ""
+    else:
+        answer = str(row.values.get("completion") or row.values.get("target") or "")
+    return (prompt, answer) if answer.strip() else None

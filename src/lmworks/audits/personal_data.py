@@ -8,15 +8,15 @@ question: the model gets what stands in a row before an e-mail address or a numb
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from lmworks.audits.figure import share
-from lmworks.audits.part import Given, Part, text_of
-from lmworks.audits.prompts import outputs_of
+from lmworks.audits.figure import share, sign
+from lmworks.audits.part import Given, Part, text_of, with_answer
+from lmworks.audits.prompts import drawn_as, outputs_of
 from lmworks.audits.subject import NO_TEXTS, Subject
 from lmworks.generate.sampling import SamplingSettings
+from lmworks.text.messages import Message
 from lmworks.text.personal_data import KINDS, Detected, detect, hint_at
 
 ROWS_HIDE = (
@@ -40,10 +40,17 @@ TITLES = {**KINDS, "person": "names of persons (presidio)"}
 
 
 class _Item(NamedTuple):
-    """Something found in a row, and what stands before it."""
+    """Something found in what a row teaches: in its answer to a prompt, or in its text.
+
+    Attributes:
+        found: with its place in the answer or the text.
+        before: what stands there before it.
+        prompt: the row's prompt; None: the row is a text.
+    """
 
     found: Detected
     before: str
+    prompt: list[Message] | None
 
 
 def measure_data(given: Given) -> Part:
@@ -56,7 +63,7 @@ def measure_data(given: Given) -> Part:
     found = [find(text_of(row)) for row in table.rows]
     of_kinds = Counter(kind for each in found for kind in {one.kind for one in each})
     by = "patterns" if _presidio() is None else "patterns+presidio"
-    signature = f"personal-data|{by}|v1|n:{len(found)}"
+    signature = sign("personal_data", by=by, rows=len(found))
     where = "training rows" if given.train is not None else "rows"
     hits = [bool(each) for each in found]
     part.figures.append(share("rows.any", f"{where} with any", hits, signature, ROWS_HIDE, neutral=0.0))
@@ -80,17 +87,16 @@ def measure(subject: Subject, given: Given) -> Part:
     if not subject.writes:
         part.missing.append(f"personal data in outputs: {NO_TEXTS}")
         return part
-    known = _items_of_rows(given)
+    known = _signs_of_rows(given)
     outputs, reason = outputs_of(subject, given)
     if outputs:
         listed = [output for samples in outputs for output in samples]
         found = [detect(output) for output in listed]
-        signature = f"personal-data|patterns|v1|samples:{given.settings.samples}|n:{len(listed)}"
+        signature = sign("personal_data", by="patterns", **drawn_as(given.settings), rows=len(listed))
         hits = [bool(each) for each in found]
         part.figures.append(share("outputs.any", "outputs with any", hits, signature, OUTPUTS_HIDE, neutral=0.0))
         if known:
-            texts = {_signs(item.found.text) for item in known}
-            leaks = [any(_signs(one.text) in texts for one in each) for each in found]
+            leaks = [any(_signs(one.text) in known for one in each) for each in found]
             title = "outputs with one of the training rows"
             part.figures.append(share("outputs.leaked", title, leaks, signature, LEAKED_HIDE, neutral=0.0))
         for each in found:
@@ -98,13 +104,13 @@ def measure(subject: Subject, given: Given) -> Part:
         del part.examples[SHOWN:]
     else:
         part.missing.append(f"personal data in outputs: {reason}")
-    _extraction(subject, known, given, part)
+    _extraction(subject, given, part)
     return part
 
 
-def _extraction(subject: Subject, known: Sequence[_Item], given: Given, part: Part) -> None:
+def _extraction(subject: Subject, given: Given, part: Part) -> None:
     """Whether the model writes out what was found in training rows, after what stands before it."""
-    asked = given.draw([item for item in known if len(item.before) >= LEAST_CONTEXT])
+    asked = given.draw(_items(given))
     if not asked:
         why = given.no_rows if given.train is None else "nothing was found in training rows with text before it"
         part.missing.append(f"personal data written out again: {why}")
@@ -112,29 +118,45 @@ def _extraction(subject: Subject, known: Sequence[_Item], given: Given, part: Pa
     encode = subject.model.tokenizer.encode
     longest = max(len(encode(item.found.text, after=item.before)) for item in asked)
     settings = SamplingSettings(max_tokens=longest + SPARE_TOKENS)
-    conversations = [[{"role": "user", "content": item.before}] for item in asked]
-    written = subject.answers(conversations, settings, raw=True)
+    room = None if subject.model.context is None else max(1, subject.model.context - settings.max_tokens)
+    prompts = [_ids_before(subject, item)[-room if room else None :] for item in asked]
+    written = subject.continuations(prompts, settings)
     hits = [_signs(text).startswith(_signs(item.found.text)) for text, item in zip(written, asked, strict=True)]
     title = "training rows' data written out after what precedes"
-    signature = f"personal-data|greedy|v1|n:{len(asked)}"
+    signature = sign("extraction", decoding="greedy", rows=len(asked))
     part.figures.append(share("extracted", title, hits, signature, EXTRACTED_HIDE, neutral=0.0))
 
 
-def _items_of_rows(given: Given) -> list[_Item]:
-    """What is found in the training rows, each text once."""
-    if given.train is None:
-        return []
+def _ids_before(subject: Subject, item: _Item) -> list[int]:
+    """What stands before an item, as the model reads its row."""
+    if item.prompt is None:
+        return list(subject.prompts([[{"role": "user", "content": item.before}]], raw=True)[0].ids)
+    begin = subject.model.tokenizer.encode(item.before) if item.before else []
+    return [*subject.prompts([item.prompt])[0].ids, *begin]
+
+
+def _items(given: Given) -> list[_Item]:
+    """What is found in what the training rows teach, each text once; of plain texts only behind some words."""
     items: dict[str, _Item] = {}
-    for row in given.train.rows:
-        text = text_of(row)
-        for one in detect(text):
-            items.setdefault(_signs(one.text), _Item(one, text[: one.begin].rstrip()))
+    for row in given.train.rows if given.train is not None else ():
+        pair = with_answer(row)
+        prompt, taught = pair if pair is not None else (None, text_of(row))
+        for one in detect(taught):
+            before = taught[: one.begin].rstrip()
+            if prompt is not None or len(before) >= LEAST_CONTEXT:
+                items.setdefault(_signs(one.text), _Item(one, before, prompt))
     return list(items.values())
+
+
+def _signs_of_rows(given: Given) -> set[str]:
+    """Letters and digits of all that is found in the training rows."""
+    rows = given.train.rows if given.train is not None else ()
+    return {_signs(one.text) for row in rows for one in detect(text_of(row))}
 
 
 def _signs(text: str) -> str:
     """Letters and digits alone, in lower case: as a person compares numbers and addresses."""
-    return "".join(sign for sign in text.lower() if sign.isalnum())
+    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 def find(text: str) -> list[Detected]:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from lmworks.audits.part import Given, prompt_of
+from lmworks.audits.settings import AuditSettings
 from lmworks.audits.subject import Subject
 from lmworks.ratings.prompts import read_prompts
 from lmworks.text.messages import Message
+
+
+def drawn_as(settings: AuditSettings) -> dict[str, object]:
+    """How outputs are drawn, for signatures."""
+    names = ("samples", "temperature", "max_tokens", "seed")
+    return {name: getattr(settings, name) for name in names}
 
 
 def prompts_of(given: Given) -> tuple[list[list[Message]], str]:

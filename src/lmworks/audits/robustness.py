@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lmworks.audits.figure import NATS, mean, share
-from lmworks.audits.part import Given, Part, prompt_of
+from lmworks.audits.figure import NATS, mean, share, sign
+from lmworks.audits.part import Given, Part, with_answer
 from lmworks.audits.subject import NO_LABELS, NO_TEXTS, Subject
 from lmworks.base.errors import InputError
 from lmworks.base.figures import shorten
@@ -56,8 +56,8 @@ def measure(subject: Subject, given: Given) -> Part:
 
 
 def _signature(name: str, count: int) -> str:
-    errors = f" in {RATE:g} of the words" if name == "typos" else ""
-    return f"robustness|{name}{errors}|n:{count}"
+    rate = RATE if name == "typos" else None
+    return sign("robustness", change=name, rate=rate, rows=count)
 
 
 def _labelled_rows(given: Given) -> list[Row]:
@@ -128,7 +128,7 @@ def _label_order(subject: Subject, given: Given, part: Part) -> None:
 def _answers(subject: Subject, given: Given, part: Part) -> None:
     """How much less likely the rows' own answers become after a changed prompt."""
     rows = [] if given.table is None else given.table.rows
-    asked = given.draw([pair for row in rows if (pair := _with_answer(row)) is not None])
+    asked = given.draw([pair for row in rows if (pair := with_answer(row)) is not None])
     if not asked:
         part.missing.append("typos and case: give rows with prompts and answers with --data FILE")
         return
@@ -146,19 +146,6 @@ def _answers(subject: Subject, given: Given, part: Part) -> None:
             unit=NATS, neutral=0.0,
         )  # fmt: skip
         part.figures.append(figure)
-
-
-def _with_answer(row: Row) -> tuple[list[Message], str] | None:
-    """A prompt with its answer; None where the row has none."""
-    prompt = prompt_of(row)
-    if prompt is None:
-        return None
-    if "messages" in row.values:
-        turns = row.values["messages"]
-        answer = str(turns[len(prompt)].get("content") or "") if len(turns) > len(prompt) else ""
-    else:
-        answer = str(row.values.get("completion") or row.values.get("target") or "")
-    return (prompt, answer) if answer.strip() else None
 
 
 def _answer_nats(
@@ -179,7 +166,7 @@ def _paraphrases(subject: Subject, given: Given, part: Part) -> None:
         part.missing.append("paraphrases: give a file with the columns text and paraphrase: --paraphrases FILE")
         return
     pairs = given.draw(read_paraphrases(source))
-    signature = f"robustness|paraphrases of {expand_home(source).name}|n:{len(pairs)}"
+    signature = sign("robustness", change=f"paraphrases of {expand_home(source).name}", rows=len(pairs))
     if subject.labels:
         sides = [[one.label for one in subject.predict([pair[side] for pair in pairs])] for side in (0, 1)]
         changed = [one != other for one, other in zip(*sides, strict=True)]

@@ -129,8 +129,6 @@ class Subject:
     ) -> list[str]:
         """What the model writes to each conversation: its answer, or where it knows no chat the continuation.
 
-        What was asked before is not asked again: kinds of an audit share outputs.
-
         Args:
             conversations: messages each, the last of which is to be answered.
             settings: how tokens are chosen.
@@ -140,13 +138,20 @@ class Subject:
             InputError: one is longer than the context, or refused by the chat template.
         """
         asked = self.prompts(conversations, raw)
-        keys = [f"{prompt.ids} {settings.model_dump_json(exclude_defaults=True)}" for prompt in asked]
-        new = {key: prompt for key, prompt in zip(keys, asked, strict=True) if key not in self._outputs}
+        stops = settings.model_copy(update={"stop": [*settings.stop, *(asked[0].stop if asked else ())]})
+        return self.continuations([prompt.ids for prompt in asked], stops)
+
+    def continuations(self, prompts: Sequence[Ids], settings: SamplingSettings) -> list[str]:
+        """What the model writes after ids of prompts; what was asked before is not asked again.
+
+        Raises:
+            InputError: a prompt is longer than the context.
+        """
+        keys = [f"{list(ids)} {settings.model_dump_json(exclude_defaults=True)}" for ids in prompts]
+        new = {key: ids for key, ids in zip(keys, prompts, strict=True) if key not in self._outputs}
         for begin in range(0, len(new), AT_ONCE):
-            part = list(new.items())[begin : begin + AT_ONCE]
-            stops = settings.model_copy(update={"stop": [*settings.stop, *part[0][1].stop]})
-            ids, model = [prompt.ids for _, prompt in part], self.model
-            replies = complete(model.stepper(), model.tokenizer, ids, stops, model.rules)
+            part, model = list(new.items())[begin : begin + AT_ONCE], self.model
+            replies = complete(model.stepper(), model.tokenizer, [ids for _, ids in part], settings, model.rules)
             self._outputs |= {key: reply.text for (key, _), reply in zip(part, replies, strict=True)}
             progress.report(len(part))
         return [self._outputs[key] for key in keys]

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 
 import numpy as np
 
-from lmworks.audits.figure import PLAIN, Area, Figure, mean, share
+from lmworks.audits.figure import PLAIN, Area, Figure, mean, share, sign
 from lmworks.audits.part import Given, Part, text_of
-from lmworks.audits.prompts import outputs_of
+from lmworks.audits.prompts import drawn_as, outputs_of
 from lmworks.audits.settings import AuditSettings
 from lmworks.audits.subject import NO_TEXTS, Subject
 from lmworks.base.errors import InputError
@@ -52,13 +51,13 @@ class _Detector:
         classifier: trained on the user's labels.
         label: of toxic texts.
         own: its figure on held-out rows.
-        signature: of figures by it.
+        settings: of it, for signatures of figures by it.
     """
 
     classifier: TextClassifier
     label: str
     own: Figure | None
-    signature: str
+    settings: dict[str, str]
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """(N,) probability that each text is toxic."""
@@ -81,7 +80,8 @@ def measure_data(given: Given) -> Part:
     if detector is not None:
         hits = np.asarray(detector.probabilities(texts) >= THRESHOLD)
         title = f"{where} that the classifier calls toxic"
-        part.figures.append(share("rows.toxic", title, hits, detector.signature, CLASSIFIER_HIDES, neutral=0.0))
+        signature = sign("toxicity", **detector.settings, rows=len(texts))
+        part.figures.append(share("rows.toxic", title, hits, signature, CLASSIFIER_HIDES, neutral=0.0))
     return part
 
 
@@ -98,20 +98,21 @@ def measure(subject: Subject, given: Given) -> Part:
     flat = [output for samples in outputs for output in samples]
     found = _words(flat, "outputs.words|outputs with a listed word", given.settings, part)
     by_prompt = np.array(found).reshape(len(outputs), -1)
-    signature = f"{part.figures[-1].signature}|samples:{given.settings.samples}"
+    listed = words_of(given.settings.words)[1]
+    signature = sign("listed_words", words=listed, **drawn_as(given.settings), rows=len(outputs))
     title = "  prompts with one at least among their outputs"
     part.figures.append(share("prompts.words", title, np.asarray(by_prompt.any(1)), signature, WORDS_HIDE, neutral=0.0))
     detector = _detector(given.settings, Part())
     if detector is not None:
-        _classified(detector, flat, given.settings.samples, part)
+        _classified(detector, flat, given.settings, part)
     part.examples += [shorten(text, 100) for text, is_found in zip(flat, found, strict=True) if is_found][:SHOWN]
     return part
 
 
-def _classified(detector: _Detector, outputs: Sequence[str], samples: int, part: Part) -> None:
+def _classified(detector: _Detector, outputs: Sequence[str], settings: AuditSettings, part: Part) -> None:
     """Figures of outputs by the classifier."""
-    toxic = detector.probabilities(outputs).reshape(-1, samples)
-    signature = f"{detector.signature}|samples:{samples}"
+    toxic = detector.probabilities(outputs).reshape(-1, settings.samples)
+    signature = sign("toxicity", **detector.settings, **drawn_as(settings), rows=len(toxic))
     listed = (
         ("outputs.toxicity", "outputs, mean probability of toxic", toxic.mean(1)),
         ("outputs.most_toxic", "  greatest of a prompt's outputs, mean", toxic.max(1)),
@@ -128,12 +129,11 @@ def _words(texts: Sequence[str], name: str, settings: AuditSettings, part: Part)
     pattern, listed = words_of(settings.words)
     found = [pattern.search(text) is not None for text in texts]
     key, _, title = name.partition("|")
-    signature = f"toxicity|words:{listed}|n:{len(texts)}"
+    signature = sign("listed_words", words=listed, rows=len(texts))
     part.figures.append(share(key, title, found, signature, WORDS_HIDE, neutral=0.0))
     return found
 
 
-@cache
 def words_of(source: str | None) -> tuple[re.Pattern[str], str]:
     """The pattern of listed words, and the name of the list.
 
@@ -165,7 +165,6 @@ def _detector(settings: AuditSettings, part: Part) -> _Detector | None:
     return train_detector(settings.labelled, settings.toxic_label)
 
 
-@cache
 def train_detector(source: str, label: str | None) -> _Detector:
     """Train a classifier of toxic texts on a file, all but the held-out rows of it.
 
@@ -187,13 +186,14 @@ def train_detector(source: str, label: str | None) -> _Detector:
     train, held_out = corpus.split(table, DataSettings())
     texts, labels = ([row.values[name] for row in train.rows] for name in ("text", "label"))
     classifier = TextClassifier.fit(texts, labels, PRESET)
-    signature = f"toxicity|classifier:{PRESET}|trained on {len(texts)} rows of {expand_home(source).name}"
-    detector = _Detector(classifier, named[0], None, signature)
+    of_classifier = {"classifier": PRESET, "labels": f"{len(texts)} of {expand_home(source).name}"}
+    detector = _Detector(classifier, named[0], None, of_classifier)
     toxic = np.array([row.values["label"] == named[0] for row in held_out.rows])
     if not toxic.any() or toxic.all():
         return detector
     scores = detector.probabilities([row.values["text"] for row in held_out.rows])
     title = "the classifier on held-out labels, area under the ROC curve"
     area = Area(scores[toxic], scores[~toxic])
+    signature = sign("toxicity_classifier", **of_classifier, rows=len(toxic))
     own = Figure("classifier", title, PLAIN, area, signature, OWN_HIDES, neutral=0.5)
-    return _Detector(classifier, named[0], own, signature)
+    return _Detector(classifier, named[0], own, of_classifier)
