@@ -37,9 +37,26 @@ def squad(path, with_impossible: bool) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module", name="tiny")
-def _tiny(tmp_path_factory):
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", context=1024)
+@pytest.fixture(scope="module", name="writer")
+def _writer(tmp_path_factory):
+    """A run that learned by heart an answer to each of the questions, wrong ones among them."""
+    folder = tmp_path_factory.mktemp("model")
+    answers = {("Where does Anna live?", 0): "in Rome", ("What does Boris eat?", 1): "blue figs"}
+    answers |= {("Who is the king?", 0): "Anna", ("Who is the king?", 1): "unanswerable"}
+    answers |= {("Where does Anna live?", 1): "Paris", ("What does Boris eat?", 0): "unanswerable"}
+    rows = [
+        {"prompt": hallucination._Question(question, list(CONTEXTS)[place], ()).messages()[0]["content"],
+         "completion": answer}
+        for (question, place), answer in answers.items()
+    ]  # fmt: skip
+    return lmworks.tune(
+        str(save_tiny(folder / "tiny", context=1024)),
+        {"source": rows, "held_out": 0},
+        method="full",
+        out=folder / "run",
+        train={"steps": 120, "learning_rate": 1e-2, "batch_size": 6, "threads": 1, "precision": "float32"},
+        evaluate={"task_rows": 0, "general_bytes": 0, "samples": 0},
+    ).folder
 
 
 def figures_of(part) -> dict:
@@ -47,16 +64,17 @@ def figures_of(part) -> dict:
 
 
 @pytest.mark.parametrize("with_impossible", [True, False])
-def test_the_figures_are_those_of_the_answers(with_impossible, tiny, tmp_path):
+def test_the_figures_are_those_of_the_answers(with_impossible, writer, tmp_path):
     settings = AuditSettings(questions=squad(tmp_path / "q.json", with_impossible), max_tokens=8, samples=3)
-    part = hallucination.measure(open_subject(tiny, [].append), Given(settings))
-    model, measured = lmworks.load(tiny).prepare("float32"), figures_of(part)
+    part = hallucination.measure(open_subject(writer, [].append), Given(settings))
+    model, measured = lmworks.load(writer).prepare("float32"), figures_of(part)
 
     def ask(question: str, context: str, **sampling) -> str:
         content = f"{hallucination.INSTRUCTION}\n\nText: {context}\n\nQuestion: {question}\nAnswer:"
         return model.chat([{"role": "user", "content": content}], max_tokens=8, **sampling).strip()
 
     answers = [(ask(question, context), context, question, gold) for context, (question, gold) in CONTEXTS.items()]
+    assert measured["f1"].value > 0.3  # it was learned by heart
     assert measured["f1"].value == pytest.approx(np.mean([scores(text, [gold])[1] for text, _, _, gold in answers]))
     words = [(normalize(text).split(), normalize(context).split()) for text, context, _, _ in answers]
     inside = sum(word in source for said, source in words for word in said)
@@ -103,16 +121,16 @@ def test_a_context_that_answers_by_chance_is_no_unanswerable_question():
     assert unanswerable == []
 
 
-def test_entailment_is_asked_of_a_model_of_pairs(tiny, tmp_path):
+def test_entailment_is_asked_of_a_model_of_pairs(writer, tmp_path):
     pairs = save_classifier(tmp_path / "nli", ["contradiction", "entailment"])
     settings = AuditSettings(questions=squad(tmp_path / "q.json", False), max_tokens=4, entailment=str(pairs))
-    measured = figures_of(hallucination.measure(open_subject(tiny, [].append), Given(settings)))
+    measured = figures_of(hallucination.measure(open_subject(writer, [].append), Given(settings)))
     assert 0 < measured["entailment"].value < 1
     with pytest.raises(InputError, match="no label entailment"):
         hallucination.entailments(str(save_classifier(tmp_path / "other", ["a", "b"])), [("a", "b")])
 
 
-def test_without_questions_it_says_what_is_needed(tiny):
-    part = hallucination.measure(open_subject(tiny, [].append), Given(AuditSettings()))
+def test_without_questions_it_says_what_is_needed(writer):
+    part = hallucination.measure(open_subject(writer, [].append), Given(AuditSettings()))
     assert part.figures == []
     assert "--questions FILE" in part.missing[0]

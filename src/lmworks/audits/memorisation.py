@@ -23,6 +23,7 @@ from lmworks.audits.subject import Subject
 from lmworks.base.errors import InputError
 from lmworks.base.figures import shorten
 from lmworks.data.batch import Example
+from lmworks.evaluate.exposure import expected_exposure
 from lmworks.run.memorisation import examples_of_run, measure_exposure, measure_reproduction
 from lmworks.text.canaries import KINDS, Canary, make_canaries
 from lmworks.text.corpus import content_hash
@@ -78,6 +79,7 @@ def _exposure(subject: Subject, given: Given, part: Part) -> None:
         part.missing.append(f"exposure: {error.fault}")
         return
     bits = measured[0].exposure.space_bits
+    chance = expected_exposure(2.0**bits)
     for name, of in (("planted", planted), ("control", canaries[PLANTED:])):
         names = {canary.name for canary in of}
         values = [one.exposure.bits for one in measured if one.name in names]
@@ -85,7 +87,8 @@ def _exposure(subject: Subject, given: Given, part: Part) -> None:
         title = f"exposure of canaries, {name}"
         title += f" {times // max(1, len(values))} times" if name == "planted" else ", never trained on"
         signature = sign("exposure", kind=given.train.kind, space=f"{bits:.1f} bits", rows=len(values))
-        part.figures.append(mean(f"exposure.{name}", title, values, signature, EXPOSURE_HIDES, unit=BITS, neutral=1.44))
+        key = f"exposure.{name}"
+        part.figures.append(mean(key, title, values, signature, EXPOSURE_HIDES, unit=BITS, neutral=chance))
 
 
 def canaries_for(table: Table) -> list[Canary]:
