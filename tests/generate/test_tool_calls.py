@@ -9,6 +9,7 @@ from tiny_tokenizers import CHATML, GEMMA, byte_level
 from tiny_writers import network_for, with_special
 
 from lmworks.base.errors import InputError
+from lmworks.generate.grammar import Grammar
 from lmworks.generate.grammar_vocabulary import vocabulary_of
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete, stream
@@ -117,6 +118,30 @@ def test_what_may_be_written_is_text_or_calls(name):
     assert allows(tokenizer, named, written.write([Call("now", {})]))
     assert not allows(tokenizer, named, one)
     assert not allows(tokenizer, named, two)
+
+
+@pytest.mark.parametrize("name", [*WRITES, "generic"])
+def test_beside_calls_an_answer_may_be_json_of_a_schema(name):
+    tokenizer = tokenizer_of(name)
+    written = format_of(tokenizer.chat_template) or HERMES
+    answer = Grammar.json_schema({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]})
+    if name == "llama":
+        with pytest.raises(InputError, match="cannot be told from an answer in JSON"):
+            Tools(tokenizer, TOOLS, answer=answer)
+        tokenizer = with_special(tokenizer_of(name), written.optional)
+    tools = Tools(tokenizer, TOOLS, answer=answer)
+    call, answered = written.write([Call("now", {})]), '{"name": "now", "parameters": {}}'
+    marked = f"{written.optional}{call}"
+    assert allows(tokenizer, tools, marked)
+    assert allows(tokenizer, tools, answered)
+    assert not allows(tokenizer, tools, f"{answered}{marked}")
+    assert not allows(tokenizer, tools, "It is warm.")
+    assert not allows(tokenizer, tools, '{"age": 3}')
+    for text, content, names in ((marked, "", ["now"]), (answered, answered, [])):
+        parser = tools.parser()
+        deltas = [delta for sign in text for delta in parser.feed(sign)] + parser.finish()
+        assert "".join(delta.get("content", "") for delta in deltas) == parser.content == content
+        assert [one["function"]["name"] for one in parser.tool_calls] == names
 
 
 @pytest.mark.parametrize("name", [*WRITES, "generic"])

@@ -24,10 +24,11 @@ def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):
     assert notes == []
     assert keys
     for key, admitted in ((FIRST, True), (SECOND, True), ("# of Ann", False), ("", False), (FIRST[:-1], False)):
-        assert keys.admits(f"Bearer {key}") is admitted
-    assert keys.admits(f"bearer {FIRST}")
-    assert not keys.admits(FIRST)
-    assert not keys.admits(f"Basic {FIRST}")
+        assert (keys.client_of(f"Bearer {key}") is not None) is admitted
+    assert keys.client_of(f"bearer {FIRST}") == keys.client_of(f"Bearer {FIRST}")
+    assert keys.client_of(f"Bearer {FIRST}") != keys.client_of(f"Bearer {SECOND}")
+    assert keys.client_of(FIRST) is None
+    assert keys.client_of(f"Basic {FIRST}") is None
 
 
 def test_a_file_that_others_can_read_is_noted(tmp_path):
@@ -53,7 +54,7 @@ def test_files_without_a_usable_key_are_refused(tmp_path, content, fault):
 def test_without_keys_everyone_is_let_in():
     keys, _ = read_keys(None)
     assert not keys
-    assert keys.admits("")
+    assert keys.client_of("") == ""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

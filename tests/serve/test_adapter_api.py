@@ -192,20 +192,25 @@ def test_a_run_with_an_adapter_is_served_as_it_is(base, folder, expected, monkey
 
 @pytest.mark.slow
 def test_fifty_adapters_come_and_go(base, folder, expected):
+    """All at once, each asked beside the others; then each by itself."""
     services: list[Any] = []
     with running({NAME: lmworks.load(base).prepare("float32")}, services, adapters=str(folder)) as url:
+        names = {f"x{number}": NAMES[number % 2] for number in range(50)}
 
-        def run(number: int) -> str:
-            name, source = f"x{number}", NAMES[number % 2]
-            assert load(url, name, lora_path=source)[0] == 200
+        def run(name: str) -> str:
+            assert load(url, name, lora_path=names[name])[0] == 200
             written = text(url, name)
             assert unload(url, name)[0] == 200
             return written
 
-        with ThreadPoolExecutor(16) as pool:
-            for _ in range(4):
-                texts = list(pool.map(run, range(50)))
-                assert texts == [expected[NAMES[number % 2]] for number in range(50)]
+        with ThreadPoolExecutor(50) as pool:
+            for _ in range(2):
+                assert all(pool.map(lambda name: load(url, name, lora_path=names[name])[0] == 200, names))
+                assert {*names} < {*services[0].models}
+                texts = list(pool.map(lambda name: text(url, name), names))
+                assert texts == [expected[source] for source in names.values()]
+                assert all(pool.map(lambda name: unload(url, name)[0] == 200, names))
+                assert list(pool.map(run, names)) == texts
         scheduler = services[0].models[NAME].scheduler
         wait_until(lambda: not scheduler.has_dropped())
         assert {*services[0].models} == {NAME, *NAMES, "run"}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_adapter_api import save_lora
 from tiny_model import save_tiny
 from tiny_server import NAME, NO_END, ask_json, running, wait_until
 
+import lmworks
 from lmworks.commands.main import main
 from lmworks.kernels.native_module import native_module
 
@@ -145,3 +147,39 @@ def test_a_full_disk_is_told_and_with_room_it_goes_on(model, tmp_path):
     assert "no room left" in full.stderr
     assert main(words) == 0
     assert sorted(answer["custom_id"] for answer in read(out)) == sorted(request["custom_id"] for request in requests)
+
+
+@pytest.fixture(name="adapters", scope="module")
+def _adapters(model) -> Path:
+    folder = model.parent / "adapters"
+    save_lora(model, folder / "faq", 1)
+    save_lora(save_tiny(model.parent / "other", seed=5, context=512), folder / "foreign", 2)
+    return folder
+
+
+def test_adapters_are_asked_for_by_their_names(model, adapters, tmp_path):
+    requests = [chat(1), chat(2, model="faq"), chat(3, model=NAME), chat(4, model="faq")]
+    path, out = write(tmp_path / "requests.jsonl", requests), tmp_path / "answers.jsonl"
+    assert main(["batch", str(model), str(path), "--out", str(out), "--adapters", str(adapters)]) == 0
+    answers = {answer["custom_id"]: answer["response"]["body"] for answer in read(out)}
+    for name, source in ((NAME, model), ("faq", adapters / "faq")):
+        opened = lmworks.load(source).prepare("float32")
+        for request in requests:
+            if request["body"].get("model", NAME) == name:
+                body = answers[request["custom_id"]]
+                expected = opened.chat(request["body"]["messages"], max_tokens=5, temperature=0)
+                assert (body["model"], body["choices"][0]["message"]["content"]) == (name, expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [("another", ["asks the model 'another'", "tiny, faq, foreign"]), ("foreign", ["'foreign'", "another model"])],
+)
+def test_an_adapter_that_is_not_there_is_named_before_anything_is_answered(
+    model, adapters, tmp_path, capsys, asked, words
+):
+    path, out = write(tmp_path / "requests.jsonl", [chat(1), chat(2, model=asked)]), tmp_path / "answers.jsonl"
+    assert main(["batch", str(model), str(path), "--out", str(out), "--adapters", str(adapters)]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert not out.exists()

@@ -9,6 +9,7 @@ import pytest
 from tiny_kinds import save_classifier, save_encoder
 from tiny_server import ask_json, open_tiny, running
 
+from lmworks.baselines.tfidf import TextClassifier
 from lmworks.families.sentence_pooling import SentencePooling, write_pooling
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.opening import open_saved_model
@@ -34,6 +35,7 @@ def _models(tmp_path_factory) -> dict[str, Any]:
         "value": open_saved_model(save_classifier(folder / "value", ["relevance"])),
         "vectors": open_saved_model(encoder),
         "worded": worded,
+        "counted": TextClassifier.fit(TEXTS * 2, ["tea", "cat", "fruit"] * 2),
     }
 
 
@@ -43,7 +45,7 @@ def _url(models):
         yield url
 
 
-@pytest.mark.parametrize("name", ["labels", "several", "worded"])
+@pytest.mark.parametrize("name", ["labels", "several", "worded", "counted"])
 def test_labels_are_those_of_the_library(url, models, name):
     status, answer = ask_json(url, "/v1/classify", model=name, input=TEXTS)
     assert status == 200
@@ -98,7 +100,10 @@ def test_documents_are_ordered_by_vectors(url, models):
         ("classify", {"model": "labels", "input": []}, "input", "at most 2048 texts"),
         ("classify", {"model": "labels", "input": [["a", "b", "c"]]}, "input", "pairs of texts"),
         ("classify", {"model": "worded", "input": [["a", "b"]]}, "input", "labels single texts"),
+        ("classify", {"model": "counted", "input": [["a", "b"]]}, "input", "labels single texts"),
         ("classify", {"model": "labels", "input": "tea", "truncate": True}, "truncate", "no field"),
+        ("completions", {"model": "counted", "prompt": "tea"}, "model", "writes no texts"),
+        ("embeddings", {"model": "counted", "input": "tea"}, "model", "gives no vectors"),
         ("classify", {"model": "vectors", "input": "tea"}, "model", "labels no texts"),
         ("rerank", {"model": "labels", "query": LONG, "documents": ["tea"]}, "query", "tokens"),
         ("rerank", {"model": "worded", "query": "a", "documents": ["tea"]}, "model", "vectors nor values"),
@@ -118,3 +123,19 @@ def test_one_request_s_fault_is_not_another_s(url):
     """The long text comes in a later turn than the others of its list."""
     assert ask_json(url, "/v1/classify", model="labels", input=[*TEXTS * 200, LONG])[0] == 400
     assert ask_json(url, "/v1/classify", model="labels", input=TEXTS)[0] == 200
+
+
+def test_a_classifier_by_counts_of_words_has_no_tokens(url):
+    status, answer = ask_json(url, "/tokenize", model="counted", prompt="tea")
+    assert (status, answer["error"]["param"]) == (400, "prompt")
+    assert "/v1/classify" in answer["error"]["message"]
+    assert ask_json(url, "/v1/classify", model="counted", input="i love tea")[1]["usage"]["prompt_tokens"] > 0
+
+
+def test_a_saved_classifier_by_counts_of_words_is_served_by_the_command(tmp_path):
+    from test_serve_command import serving
+
+    folder = TextClassifier.fit(TEXTS * 2, ["tea", "cat", "fruit"] * 2).save(tmp_path / "counted")
+    with serving(str(folder)) as (_, url):
+        data = ask_json(url, "/v1/classify", model="counted", input=TEXTS)[1]["data"]
+    assert [entry["label"] for entry in data] == ["tea", "cat", "fruit"]

@@ -11,6 +11,8 @@ import ssl
 import subprocess
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,6 +37,17 @@ def _model(tmp_path_factory) -> Any:
 def _url(model):
     with running({NAME: model}, parallel=1, queue_size=1) as url:
         yield url
+
+
+@pytest.fixture(name="protocol", params=["h11_impl.H11Protocol", "httptools_impl.HttpToolsProtocol"])
+def _protocol(request, monkeypatch) -> None:
+    """Each of uvicorn's protocols that is installed, in turn."""
+    from lmworks.serve.connections import HeadLimits
+
+    name, _, kind = request.param.partition(".")
+    module = pytest.importorskip(f"uvicorn.protocols.http.{name}", exc_type=ImportError)
+    bases = (HeadLimits, getattr(module, kind))
+    monkeypatch.setattr("lmworks.serve.server.TimedProtocol", type("Protocol", bases, {}))
 
 
 def client_of(url: str, key: str = "none") -> Any:
@@ -90,7 +103,7 @@ def test_a_client_that_hangs_up_before_its_answer_frees_its_place(url):
     assert count(url, "lmworks_requests_total") >= 1
 
 
-def test_many_hangups_leave_a_server_that_answers(model):
+def test_many_hangups_leave_a_server_that_answers(model, protocol):
     with running({NAME: model}, parallel=4) as url:
         body = json.dumps({**LONG, "stream": True}).encode()
         place = urlsplit(url)
@@ -164,6 +177,56 @@ def test_damaged_bodies_are_answered(model, body, status, words):
         answered, content, _ = ask(url, "POST", "/v1/chat/completions", body)
         assert answered == status
         assert words in content["error"]["message"]
+        assert ask(url, "GET", "/health")[0] == 200
+
+
+def test_a_client_with_many_requests_does_not_hold_up_another_one(model):
+    """Clients are told apart by their keys."""
+    services: list[Any] = []
+    many, single = KEY, "other" * 8
+    with running({NAME: model}, services, keys=[many, single], parallel=1) as url:
+        scheduler = services[0].models[NAME].scheduler
+        first, second = client_of(url, many), client_of(url, single)
+        with ThreadPoolExecutor(12) as pool:
+            answers = [
+                pool.submit(first.chat.completions.create, **{**LONG, "max_tokens": 1500}, timeout=300)
+                for _ in range(12)
+            ]
+            wait_until(lambda: scheduler.waiting() == 11)
+            second.chat.completions.create(**{**LONG, "max_tokens": 2})
+            assert sum(answer.done() for answer in answers) < 6
+            assert all(answer.result().usage.completion_tokens == 1500 for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"GET /health HTTP/1.1\r\nHost: localhost\r\n", b"GET /", b"\x16\x03\x01\x02\x00", b"\0" * 10, b""],
+)
+def test_a_head_without_end_is_cut_off(model, protocol, begin):
+    with running({NAME: model}) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+            sent = 0
+            with suppress(OSError):  # the server has closed the connection
+                connection.sendall(begin)
+                while sent < 20_000_000:
+                    sent += connection.send(b"x" * 50_000 if sent % 100_000 else b"\r\nx: " + b"y" * 49_996)
+            assert sent < 20_000_000
+        assert ask(url, "GET", "/health")[0] == 200
+
+
+def test_a_body_of_undeclared_length_is_cut_off_at_the_limit(model, protocol):
+    with running({NAME: model}, body_limit="20KB") as url:
+        place = urlsplit(url)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            with suppress(OSError):
+                for _ in range(2000):
+                    connection.sendall(b"2000\r\n" + b" " * 0x2000 + b"\r\n")
+            connection.settimeout(60)
+            with suppress(ConnectionResetError):
+                assert connection.recv(100).startswith(b"HTTP/1.1 413")
         assert ask(url, "GET", "/health")[0] == 200
 
 
@@ -293,7 +356,7 @@ def test_the_api_is_described(url):
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: local"])
-def test_a_connection_that_sends_no_request_is_closed(model, monkeypatch, sent):
+def test_a_connection_that_sends_no_request_is_closed(model, protocol, monkeypatch, sent):
     monkeypatch.setattr("lmworks.serve.connections.HEAD_SECONDS", 0.2)
     with running({NAME: model}) as url:
         place = urlsplit(url)

@@ -105,6 +105,37 @@ def test_places_go_to_who_has_the_fewest(model):
     assert single.request.choices[0].last_time < began[2]
 
 
+def test_a_client_with_many_requests_does_not_hold_up_one_with_a_single_request(model):
+    """Whether there is one place, or several of which the client has all."""
+    for parallel in (1, 4):
+        served = Served(model, parallel=parallel)
+        many = [served.ask("The sky", limit=8, settings=endless(), client="many") for _ in range(60)]
+        served.scheduler.turn()
+        single = served.ask("Who are you?", limit=8, settings=endless(), client="single")
+        while not single.of(Finished, 0):
+            assert served.scheduler.turn()
+        assert sum(len(one.of(Finished, 0)) for one in many) <= 2 * parallel
+        again = served.ask("Who are you?", limit=8, settings=endless(), client="single")
+        while not again.of(Finished, 0):
+            assert served.scheduler.turn()
+        assert sum(len(one.of(Finished, 0)) for one in many) <= 4 * parallel
+        served.finish()
+        assert all(one.reason() == "length" for one in many)
+
+
+def test_a_queue_that_one_client_filled_takes_another_one(model):
+    served = Served(model, parallel=1, queue_size=2)
+    many = [served.ask("The sky", limit=3, client="many") for _ in range(2)]
+    with pytest.raises(QueueFull):
+        served.ask("The sea", limit=3, client="many")
+    single = served.ask("The sea", limit=3, settings=endless(), client="single")
+    with pytest.raises(QueueFull):
+        served.ask("The sea", limit=3, client="single")
+    served.finish()
+    assert single.reason() == "length"
+    assert all(one.of(Finished, 0) for one in many)
+
+
 def test_a_cancelled_request_frees_its_places_within_a_token(model):
     served = Served(model, parallel=2)
     gone = served.ask("The sky", "The sea", limit=400, settings=endless())

@@ -36,10 +36,13 @@ def _folder(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def serving(*arguments: str, stderr: Any = subprocess.PIPE) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and the URL that it prints."""
-    code = "import sys; from lmworks.commands.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "serve", *arguments, "--port", "0"]
+def serving(
+    *arguments: str, stderr: Any = subprocess.PIPE, before: str = "pass"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and the URL that it prints; ``before``: what it does first, in Python."""
+    code = f"import sys; {before}; from lmworks.commands.main import main; sys.exit(main(sys.argv[1:]))"
+    port = [] if "--port" in arguments else ["--port", "0"]
+    command = [sys.executable, "-c", code, "serve", *arguments, *port]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, "LMWORKS_API_KEY": ""}
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import random
 import socket
+import subprocess
+import sys
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,3 +146,44 @@ def test_a_log_without_room_stops_no_answer(tmp_path):
         for _ in range(3):
             assert answer_of(url)[0] == 200
         assert process.poll() is None
+
+
+def test_without_room_for_the_packed_weights_it_serves_all_the_same(tmp_path, monkeypatch):
+    from test_serve_command import serving
+
+    folder, engines = save_tiny(tmp_path / NAME), tmp_path / "engines"
+    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", str(engines))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))"
+    with serving(str(folder), before=limit) as (process, url):
+        expected = answer_of(url)
+        assert expected[0] == 200
+        assert process.poll() is None
+    assert not [path for path in engines.rglob("*") if path.is_file()]
+    with serving(str(folder)) as (process, url):
+        assert answer_of(url)[1]["choices"] == expected[1]["choices"]
+
+
+def test_a_server_that_was_killed_starts_again_and_answers_as_before(tmp_path, monkeypatch):
+    """Killed in the midst of an answer, and at some moments of its start."""
+    from test_serve_command import serving
+
+    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", str(tmp_path / "engines"))
+    folder, draw = save_tiny(tmp_path / NAME, context=200_000), random.Random(7)
+    command = [sys.executable, "-m", "lmworks.commands.main", "serve", str(folder), "--port", "0"]
+    for _ in range(5):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as starting:
+            time.sleep(draw.uniform(0.5, 5.0))
+            starting.kill()
+    with serving(str(folder)) as (process, url):
+        expected, port = answer_of(url), str(urlsplit(url).port)
+        fields = {"model": NAME, "messages": MESSAGES, "logit_bias": NO_END, "max_tokens": 100_000, "stream": True}
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        connection.request("POST", "/v1/chat/completions", json.dumps(fields), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.readline().startswith(b"data: ")
+        process.kill()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            assert not response.read().endswith(b"data: [DONE]\n\n")
+    with serving(str(folder), "--port", port) as (_, url):
+        assert urlsplit(url).port == int(port)
+        assert answer_of(url)[1]["choices"] == expected[1]["choices"]

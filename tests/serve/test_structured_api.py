@@ -136,6 +136,37 @@ def test_with_auto_and_none_texts_are_texts(client):
         assert choice.finish_reason in ("stop", "length")
 
 
+def test_with_a_format_and_tools_an_answer_is_a_call_or_json_of_the_schema(client):
+    """As OpenAI has it. The mark of a call is one token of a vocabulary of some hundred, so that both are drawn."""
+    contents, calls = [], []
+    for seed in range(12):
+        fields = {"response_format": PERSON, "tools": [ADD, NOW], "seed": seed, "temperature": 2, "n": 8}
+        for choice in ask(client, **fields).choices:
+            if choice.message.tool_calls:
+                check_calls(choice.message.tool_calls, {"add", "now"})
+                assert choice.message.content is None
+                calls.append(choice)
+            else:
+                jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+                contents.append(choice)
+    assert contents
+    assert calls
+    assert {choice.finish_reason for choice in contents} <= {"stop", "length"}
+    assert {choice.finish_reason for choice in calls} <= {"tool_calls", "length"}
+
+
+def test_a_format_beside_tools_is_streamed_as_it_comes_and_holds_where_none_is_called(client):
+    for choice in ("auto", "none"):
+        fields = {"response_format": PERSON, "tools": [ADD], "tool_choice": choice, "seed": 3}
+        (whole,) = ask(client, **fields).choices
+        text, calls, reason = joined(ask(client, **fields, stream=True))
+        assert (text, reason) == (whole.message.content or "", whole.finish_reason)
+        assert len(calls) == len(whole.message.tool_calls or [])
+    jsonschema.validate(json.loads(text), SCHEMA)
+    (must,) = ask(client, response_format=PERSON, tools=[NOW], tool_choice="required", seed=3).choices
+    check_calls(must.message.tool_calls, {"now"})
+
+
 def test_calls_and_their_results_are_read(client):
     call = ask(client, tools=[NOW], tool_choice="required", parallel_tool_calls=False).choices[0].message
     result = {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "noon"}
@@ -198,7 +229,14 @@ def test_responses_have_schemas_and_functions_too(client):
             "#/properties/age",
         ),
         ({"response_format": PERSON, "max_tokens": 3}, "max_tokens", "no text of the grammar"),
-        ({"response_format": PERSON, "tools": [ADD]}, "response_format", "tools"),
+        (
+            {
+                "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}},
+                "tools": [ADD],
+            },
+            "response_format",
+            "cannot be compiled",
+        ),
         ({"tools": [{"type": "function"}]}, "tools", "not a function"),
         ({"tools": [{"type": "retrieval"}]}, "tools", "not a function"),
         ({"tools": [{**ADD, "cost": 3}]}, "tools", "no key 'cost'"),

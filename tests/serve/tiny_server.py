@@ -80,11 +80,12 @@ class Served:
         limit: int = 12,
         settings: ChoiceSettings | None = None,
         time_limit: float = 1000.0,
+        client: str = "",
         **sampling: Any,
     ) -> Asked:
         """Submit a request with a choice for each prompt."""
         asked = Asked()
-        asked.request = GenerationRequest(asked.events.append, time_limit)
+        asked.request = GenerationRequest(asked.events.append, time_limit, client)
         settings = settings or ChoiceSettings(SamplingSettings(**sampling), top_log_probabilities=0)
         for prompt in prompts:
             ids = self.model.text(prompt) if isinstance(prompt, str) else prompt

@@ -40,7 +40,6 @@ class Settings(BaseModel):
         protected_namespaces=(),
         coerce_numbers_to_str=True,
         allow_inf_nan=False,
-        defer_build=True,  # a schema is built when it is first used: many are imported that a command does not use
     )
 
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.baselines import tfidf_folder, tfidf_training
-from lmworks.baselines.tfidf_features import features
+from lmworks.baselines.tfidf_features import features, ngrams
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.baselines.tfidf_training import FittedClassifier
 from lmworks.evaluate.prediction import Prediction, logistic, single_label_predictions, softmax
-from lmworks.text.cleaning import steps_of
+from lmworks.text.cleaning import clean, steps_of
 
 CHUNK = 1000  # texts whose features are held at a time
 HEAVIEST = 10  # words of each label
@@ -96,6 +96,10 @@ class TextClassifier:
             return np.concatenate([1.0 - shares, shares], axis=1)
         total = shares.sum(axis=1, keepdims=True)
         return np.where(total > 0, shares / np.where(total > 0, total, 1.0), 1.0 / len(self.labels))
+
+    def count(self, texts: Sequence[str]) -> int:
+        """How many n-grams the texts have, those that are not in the vocabulary among them."""
+        return sum(len(ngrams(clean(text, self._steps), self.settings)) for text in texts)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The likeliest label of each text, with the probabilities of all."""

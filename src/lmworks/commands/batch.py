@@ -34,25 +34,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def epilog() -> str:
     """The settings, for the help."""
-    from lmworks.serve.settings import EngineSettings
+    from lmworks.serve.settings import BatchSettings
 
-    return "how much is computed at a time:\n" + "\n".join(option_lines(EngineSettings))
+    return "how much is computed at a time, and by what:\n" + "\n".join(option_lines(BatchSettings))
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Answer what has no answer yet."""
-    from lmworks.serve.settings import EngineSettings
+    from lmworks.serve.settings import BatchSettings
 
-    settings = build(EngineSettings, parse_overrides(rest), "the command line")
+    settings = build(BatchSettings, parse_overrides(rest), "the command line")
     check_packages("lmworks batch")
-    from lmworks.serve.batch import answered_ids, read_requests, run_batch
+    from lmworks.serve.adapters import adapters_in
+    from lmworks.serve.batch import answered_ids, batch_service, read_requests, run_batch
     from lmworks.train.progress import EvaluationProgress
 
     ((name, source),) = named_sources([args.model]).items()
     path, out = Path(args.requests), Path(args.out)
     if path.exists() and out.exists() and path.samefile(out):
         raise InputError("is the file of the requests", f"--out {out}", "choose another file")
-    requests = read_requests(path, name)
+    adapters = [] if settings.adapters is None else adapters_in(settings.adapters)
+    requests = read_requests(path, [name, *adapters])
     answered = answered_ids(out, requests)
     left = [request for request in requests if request.custom_id not in answered]
     if answered:
@@ -60,11 +62,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if not left:
         print(f"all answered: {out}")
         return 0
-    models = open_served({name: source}, args)
+    service = batch_service(open_served({name: source}, args), settings)
+    for note in service.notes:
+        print(f"note: {note}", file=sys.stderr)
     with EvaluationProgress(path.name) as progress:
         progress.begin("requests", len(requests))
         progress.advance(len(answered))
-        result = run_batch(models, left, out, settings, progress.advance)
+        result = run_batch(service, left, out, progress.advance)
     errors = f", {result.failed:,} of them with an error" if result.failed else ""
     print(f"written: {out}: {count_of(result.answered, 'answer')}{errors}")
     return 0

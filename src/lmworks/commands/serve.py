@@ -16,9 +16,7 @@ from lmworks.commands.generate import WIDTH, option_lines
 from lmworks.commands.opening import add_backend, add_kv_cache, open_writer
 
 if TYPE_CHECKING:
-    from lmworks.language_model.model import LanguageModel
-    from lmworks.language_model.native_model import NativeModel
-    from lmworks.serve.served_model import ServedModel
+    from lmworks.serve.served_model import Servable, ServedModel
 
 ABOUT = """Serve models behind OpenAI's API, to this machine alone unless --host says otherwise: chat, responses,
 completions, embeddings, labels, streamed or whole. A model that a run trained is asked in the words of that run."""
@@ -84,10 +82,16 @@ def check_packages(command: str) -> None:
         raise InputError(f"{list_names(missing)} not installed", command, "pip install 'lmworks[serve]'")
 
 
-def open_served(sources: dict[str, str], args: argparse.Namespace) -> dict[str, LanguageModel | NativeModel]:
-    """The models of sources, opened for generation; which backend computes them is in the arguments."""
+def open_served(sources: dict[str, str], args: argparse.Namespace) -> dict[str, Servable]:
+    """The models of sources, opened for what they do; which backend computes networks is in the arguments."""
+    from lmworks.run.load import classifier_folder, load
+
     options = {"base": None, "backend": args.backend, "kv_cache": args.kv_cache}
-    return {name: open_writer(argparse.Namespace(model=source, **options)) for name, source in sources.items()}
+    models: dict[str, Servable] = {}
+    for name, source in sources.items():
+        counts_words = classifier_folder(source) is not None
+        models[name] = load(source) if counts_words else open_writer(argparse.Namespace(model=source, **options))
+    return models
 
 
 def named_sources(words: list[str]) -> dict[str, str]:
@@ -117,7 +121,7 @@ def _described(served: ServedModel) -> str:
     does = []
     if served.scheduler is not None:
         many = count_of(served.scheduler.backend.most, "answer")
-        context = "" if served.model.context is None else f", a context of {count_of(served.model.context, 'token')}"
+        context = "" if served.context is None else f", a context of {count_of(served.model.context, 'token')}"
         does.append(f"writes {many} at a time{context}")
     if served.embeddings is not None:
         does.append("gives vectors of texts")

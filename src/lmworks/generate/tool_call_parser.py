@@ -25,6 +25,7 @@ class ToolCallParser:
     Args:
         form: how the model writes calls.
         names: of the functions that it may call; none: all is text.
+        only_first: a call has a mark, and begins the answer; any other answer is text throughout, such as JSON.
 
     Attributes:
         content: the text outside of calls, so far.
@@ -32,9 +33,11 @@ class ToolCallParser:
             cut, as by a stop string.
     """
 
-    def __init__(self, form: ToolFormat, names: Sequence[str]) -> None:
-        self._format = form
+    def __init__(self, form: ToolFormat, names: Sequence[str], only_first: bool = False) -> None:
+        self._format, self._only_first = form, only_first
         self._first, self._next = form.openings(names), form.openings(names, follows=True)
+        if only_first:
+            self._first = {opening: name for opening, name in self._first.items() if not opening.startswith("{")}
         self._held = ""  # what is not sorted yet
         self._arguments: _ObjectEnd | None = None
         self.content = ""
@@ -97,7 +100,9 @@ class ToolCallParser:
         """Where in what is held a call may begin."""
         if not self._first:
             return ()
-        return range(len(self._held)) if self._format.begin else range(0 if self.content else 1)
+        if self._format.begin and not self._only_first:
+            return range(len(self._held))
+        return range(0 if self.content else 1)
 
     def _say(self, text: str) -> Delta:
         self.content += text

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError, as_list
 from lmworks.data.prompts import SYSTEM_ROLES
-from lmworks.generate.grammar import JSON_STYLE, Grammar
+from lmworks.generate.grammar import JSON_STYLE, Grammar, with_style
 from lmworks.generate.grammar_vocabulary import vocabulary_of
 from lmworks.generate.schema_parts import as_part
 from lmworks.generate.text import Reply, TextStream
@@ -28,7 +28,7 @@ You can call functions. Each line describes one, with a JSON schema of its argum
 {functions}
 A call is written so, alone or after a short text; several calls are written one after another, and nothing after them:
 {example}
-The results come in the next message. Where no function helps, answer in plain text."""
+The results come in the next message. Where no function helps, answer in {form}."""
 
 
 class Tools:
@@ -40,14 +40,15 @@ class Tools:
         tool_choice: OpenAI's: "auto", "none", "required", or a function that must be called. With "none" the model is
             not told of the tools, and earlier calls and results stay in the conversation.
         parallel: whether an answer may have several calls.
+        answer: the JSON that the model may write instead of calls, with the choice "auto"; None: any text.
 
     Attributes:
         grammar: what the model may write; None with the choice "none": anything.
         of_template: what the chat template is told; None where the system message says it.
 
     Raises:
-        InputError: a tool is malformed, the choice is none of them, the schema of arguments cannot be compiled, or the
-            model has no chat template.
+        InputError: a tool is malformed, the choice is none of them, a schema cannot be compiled, the model has no chat
+            template, or writes calls so that they cannot be told from JSON.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Tools:
         tools: Sequence[Mapping[str, Any]],
         tool_choice: str | Mapping[str, Any] = "auto",
         parallel: bool = True,
+        answer: Grammar | None = None,
     ) -> None:
         if tokenizer.chat_template is None:
             raise InputError("the model has no chat template, so it knows no tools", "tools", chat.NO_TEMPLATE)
@@ -64,6 +66,7 @@ class Tools:
         if len(functions) < len(self._tools):
             raise InputError("two functions have the same name", "tools", "give each a name of its own")
         self._names = _chosen(tool_choice, list(functions))
+        self._answer = answer if tool_choice == "auto" else None
         known = format_of(tokenizer.chat_template)
         self._tokenizer, self._format, self._has_own_format = tokenizer, known or HERMES, known is not None
         self.of_template = self._tools if known is not None and self._names else None
@@ -85,6 +88,7 @@ class Tools:
             self._tokenizer.specials,
             may_speak=tool_choice == "auto",
             several=parallel and not isinstance(tool_choice, Mapping),
+            answer=None if self._answer is None else with_style(json.loads(self._answer.source)),
         )
         return Grammar.lark(text, "tools")
 
@@ -130,7 +134,8 @@ class Tools:
         refuses one, before the first question."""
         functions = "\n".join(json.dumps(tool["function"]) for tool in self._tools)
         example = self._format.write([Call("NAME", {"ARGUMENT": "VALUE"})])
-        instruction = INSTRUCTION.format(functions=functions, example=example)
+        form = "plain text" if self._answer is None else "JSON"
+        instruction = INSTRUCTION.format(functions=functions, example=example, form=form)
         system, others = {"role": "system", "content": instruction}, messages
         if messages[0]["role"] in SYSTEM_ROLES:
             system, others = {**messages[0], "content": f"{messages[0]['content']}\n\n{instruction}"}, messages[1:]
@@ -144,7 +149,7 @@ class Tools:
     def parser(self) -> ToolCallParser:
         """A parser of one answer, whose pieces have special tokens by their names (``ReplyBuilder`` with
         ``keep_special``)."""
-        return ToolCallParser(self._format, self._names)
+        return ToolCallParser(self._format, self._names, only_first=self._answer is not None)
 
     def read(self, reply: Reply) -> Reply:
         """A reply with its calls, and with the text outside of them alone."""

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lmworks.base.errors import InputError
+
 _TAKES_TOOLS = re.compile(r"\btools\b")
 _OTHER_CALLS = re.compile(r"<function=|<arg_key>|\[ARGS\]")
 """Formats that stand in the same marks, but are not JSON throughout."""
@@ -61,6 +63,7 @@ class ToolFormat:
         specials: Mapping[str, int],
         may_speak: bool = True,
         several: bool = True,
+        answer: Any = None,
     ) -> str:
         """The Lark grammar of what a model may write.
 
@@ -70,13 +73,20 @@ class ToolFormat:
             specials: the tokenizer's special tokens, which a grammar names by id.
             may_speak: whether it may write a text instead of a call, or before it.
             several: whether it may write several calls.
+            answer: a JSON schema of the text that it may write instead of calls; None: any text, before them too.
+
+        Raises:
+            InputError: such a text cannot be told from a call.
         """
         several = several and self.repeats
         begin, end = (_terminals(text, specials) for text in (self.begin, self.end))
         more = ' ("\\n" call)*' if several and not self.as_list else ""
         rules = {"start": f"call{more}", "call": _joined(begin, "body", end)}
         rules["body"] = f"%json {json.dumps(self._schema(schemas, definitions, several))}"
-        if may_speak and not self.begin:  # a text that begins as a call is one
+        if may_speak and answer is not None:
+            rules["start"] = f"answer | {self._marked_call(specials)}{more}"
+            rules["answer"] = f"%json {json.dumps(answer)}"
+        elif may_speak and not self.begin:  # a text that begins as a call is one
             rules["start"] = "text | call"
             rules["text"] = r"/[^{](.|\n)*/"
             if self.optional in specials:
@@ -91,6 +101,15 @@ class ToolFormat:
             rules["text"] = ANY_TEXT
             rules["marked[lazy]"] = f"{ANY_TEXT} {json.dumps(mark)}"
         return "%llguidance {}\n" + "".join(f"{name}: {rule}\n" for name, rule in rules.items())
+
+    def _marked_call(self, specials: Mapping[str, int]) -> str:
+        """A call that cannot be taken for JSON, since a mark stands before it, in the words of a grammar."""
+        if self.begin:
+            return "call"
+        if self.optional not in specials:
+            fault = "the model writes calls as plain JSON, so they cannot be told from an answer in JSON"
+            raise InputError(fault, "tools", "leave out the format of the answer, or the tools")
+        return f"{_terminals(self.optional, specials)} call"
 
     def write(self, calls: Sequence[Call]) -> str:
         """Calls as a model writes them."""

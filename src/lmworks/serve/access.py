@@ -32,14 +32,18 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def admits(self, authorization: str) -> bool:
-        """Whether the header Authorization has one of the keys, as ``Bearer KEY``."""
+    def client_of(self, authorization: str) -> str | None:
+        """Whose key the header Authorization has, as ``Bearer KEY``: a name of the key that tells nothing of it.
+
+        Returns:
+            None where it has none of the keys; empty where no key is asked for.
+        """
         if not self._digests:
-            return True
+            return ""
         scheme, _, key = authorization.partition(" ")
         digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
         matches = [hmac.compare_digest(digest, own) for own in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+        return f"key {matches.index(True)}" if scheme.lower() == "bearer" and any(matches) else None
 
 
 def read_keys(file: str | None) -> tuple[ApiKeys, list[str]]:

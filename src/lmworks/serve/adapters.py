@@ -16,11 +16,26 @@ from lmworks.adapt.adapter_base import is_adapter
 from lmworks.adapt.native_lora import NotComputed
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
+from lmworks.base.files import expand_home
 from lmworks.language_model.native_model import NativeModel
 from lmworks.serve.served_model import ServedModel
 
 FINAL = "final"
 """In a run's folder, its result."""
+
+
+def adapters_in(folder: str | Path) -> list[str]:
+    """The folders within a folder that are adapters, or runs with one as their result, sorted.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    place = expand_home(folder)
+    try:
+        return sorted(path.name for path in place.iterdir() if _adapter_in(path) is not None)
+    except OSError as error:
+        hint = "give a folder whose folders are adapters, or runs that trained one"
+        raise InputError(f"cannot be read ({error.strerror})", str(place), hint) from error
 
 
 class AdapterFolder:
@@ -31,22 +46,14 @@ class AdapterFolder:
         models: those of the server, before it has begun; adapters are loaded onto those in the native engine.
     """
 
-    def __init__(self, folder: Path, models: Iterable[ServedModel]) -> None:
-        self._folder = folder
+    def __init__(self, folder: str | Path, models: Iterable[ServedModel]) -> None:
+        self._folder = expand_home(folder)
         self._bases = [(served, base) for served in models if (base := _base_of(served)) is not None]
         self._numbers = itertools.count(1)
 
     def names(self) -> list[str]:
-        """The adapters that are there, sorted.
-
-        Raises:
-            InputError: the folder cannot be read.
-        """
-        try:
-            return sorted(path.name for path in self._folder.iterdir() if _adapter_in(path) is not None)
-        except OSError as error:
-            hint = "give a folder whose folders are adapters, or runs that trained one"
-            raise InputError(f"cannot be read ({error.strerror})", str(self._folder), hint) from error
+        """The adapters that are there, sorted; raises as :func:`adapters_in`."""
+        return adapters_in(self._folder)
 
     def load(self, name: str, path: str = "", base: str | None = None) -> ServedModel:
         """Load an adapter.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +10,10 @@ from typing import Any
 from starlette.requests import Request
 
 from lmworks.serve.api_errors import ApiError
+from lmworks.serve.delivery import Inbox
 from lmworks.serve.event_stream import until_hangup
-from lmworks.serve.record import RequestRecord
+from lmworks.serve.record import RequestRecord, record_of
 from lmworks.serve.request import (
-    Event,
-    Failed,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -27,36 +24,13 @@ from lmworks.serve.request import (
 )
 from lmworks.serve.schemas import SamplingBody
 from lmworks.serve.served_model import ServedModel
-from lmworks.serve.service import Service
+from lmworks.serve.service import Service, service_of
 from lmworks.serve.text_queue import TextQueue
 from lmworks.serve.token_choice import ChoiceSettings, TokenScore
 
+AnswerEvent = PromptScores | Piece | Finished
 DEFAULT_LIMIT = 256
 """New tokens of a model whose context has no end, where the request says nothing."""
-
-
-class Inbox:
-    """Brings events from the worker's thread to the event loop in which it was made."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
-
-    def send(self, event: Event) -> None:
-        """Take an event; any thread may call."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
-
-    async def next(self) -> Event:
-        """The next event.
-
-        Raises:
-            Exception: that of the request, where it failed.
-        """
-        event = await self._queue.get()
-        if isinstance(event, Failed):
-            raise event.error
-        return event
 
 
 async def results_of(request: Request, queue: TextQueue, texts: Sequence[Any], time_limit: float) -> list[Any]:
@@ -71,8 +45,8 @@ async def results_of(request: Request, queue: TextQueue, texts: Sequence[Any], t
     Raises:
         Exception: that of the request, where it failed; ClientDisconnect: the client has gone.
     """
-    inbox = Inbox()
-    asked = TextRequest(inbox.send, time_limit, texts)
+    inbox = Inbox(service_of(request).worker.outbox)
+    asked = TextRequest(inbox.send, time_limit, texts, record_of(request.scope).client)
     queue.submit(asked)
     try:
         event = await until_hangup(request.receive, inbox.next())
@@ -97,6 +71,16 @@ class Answer:
     scores: list[TokenScore] = field(default_factory=list)
     prompt_scores: list[TokenScore] | None = None
     finish_reason: FinishReason | None = None
+
+    def take(self, event: AnswerEvent) -> None:
+        """Take the next event of it."""
+        if isinstance(event, PromptScores):
+            self.prompt_scores = event.scores
+        elif isinstance(event, Piece):
+            self.text += event.text
+            self.scores += event.scores
+        else:
+            self.finish_reason = event.reason
 
 
 class Answers:
@@ -129,8 +113,8 @@ class Answers:
         record: RequestRecord,
         scores_prompt: bool = False,
     ) -> None:
-        self._inbox, self._record, self._copies = Inbox(), record, body.copies
-        self.request = GenerationRequest(self._inbox.send, service.settings.time_limit)
+        self._inbox, self._record, self._copies = Inbox(service.worker.outbox), record, body.copies
+        self.request = GenerationRequest(self._inbox.send, service.settings.time_limit, record.client)
         if service.models.get(served.name) is not served:  # unloaded while its prompt was being made
             raise ApiError(404, f"{served.name} is not served any more", "model", "model_not_found")
         self.prompt_tokens = sum(map(len, prompts))
@@ -144,22 +128,24 @@ class Answers:
                 seeds = [seed, copy] if seed is not None and copy else seed
                 served.add_choice(self.request, prompt, most, settings, seeds, scores_prompt)
 
-    async def events(self) -> AsyncGenerator[PromptScores | Piece | Finished, None]:
-        """All events of its choices.
+    async def events(self) -> AsyncGenerator[list[AnswerEvent], None]:
+        """All events of its choices, each time those that are there.
 
         Raises:
             Exception: that of the request, where it failed.
         """
         left = len(self.request.choices)
         while left:
-            event = await self._inbox.next()
-            assert isinstance(event, PromptScores | Piece | Finished)
-            if isinstance(event, Finished):
-                left -= 1
-                self._finish(event)
-            elif self._record.first_token_seconds is None:
-                self._record.first_token_seconds = round(time.monotonic() - self.request.began, 4)
-            yield event
+            events: list[AnswerEvent] = []
+            for event in await self._inbox.ready():
+                assert isinstance(event, PromptScores | Piece | Finished)
+                if isinstance(event, Finished):
+                    left -= 1
+                    self._finish(event)
+                elif self._record.first_token_seconds is None:
+                    self._record.first_token_seconds = round(time.monotonic() - self.request.began, 4)
+                events.append(event)
+            yield events
 
     async def all(self, request: Request) -> list[Answer]:
         """All answers, once they are complete; when the client hangs up before, they end.
@@ -184,15 +170,9 @@ class Answers:
 
     async def _gather(self) -> list[Answer]:
         answers = [Answer() for _ in self.request.choices]
-        async for event in self.events():
-            answer = answers[event.index]
-            if isinstance(event, PromptScores):
-                answer.prompt_scores = event.scores
-            elif isinstance(event, Piece):
-                answer.text += event.text
-                answer.scores += event.scores
-            else:
-                answer.finish_reason = event.reason
+        async for events in self.events():
+            for event in events:
+                answers[event.index].take(event)
         return answers
 
     def _cached(self) -> int:
@@ -218,6 +198,6 @@ def check_prompt(served: ServedModel, prompt: Sequence[int], field_name: str) ->
         )
     room = served.room(prompt)
     if room is not None and room < 1:
-        message = f"the prompt has {len(prompt):,} tokens, and the model's context holds {served.model.context:,}"
+        message = f"the prompt has {len(prompt):,} tokens, and the model's context holds {served.context:,}"
         raise ApiError(400, f"{message}: shorten it", field_name, "context_length_exceeded")
     return room

@@ -14,8 +14,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import expand_home
-from lmworks.language_model.text_methods import TextMethods
 from lmworks.serve.access import ApiKeys
 from lmworks.serve.adapter_api import load_adapter, unload_adapter
 from lmworks.serve.adapters import AdapterFolder
@@ -32,7 +30,7 @@ from lmworks.serve.record import record_of
 from lmworks.serve.request import QueueFull, Stopping, TimeLimit
 from lmworks.serve.rerank import rerank
 from lmworks.serve.responses import responses
-from lmworks.serve.served_model import serve_model
+from lmworks.serve.served_model import Servable, serve_model
 from lmworks.serve.service import Service
 from lmworks.serve.settings import ServeSettings
 from lmworks.serve.worker import Worker
@@ -57,7 +55,7 @@ ROUTES = [
 ]
 
 
-def make_service(models: Mapping[str, TextMethods], settings: ServeSettings) -> Service:
+def make_service(models: Mapping[str, Servable], settings: ServeSettings) -> Service:
     """The state of a server.
 
     Args:
@@ -75,7 +73,7 @@ def make_service(models: Mapping[str, TextMethods], settings: ServeSettings) -> 
     worker = Worker([queue for model in served.values() for queue in model.queues])
     service = Service(served, worker, counts, settings)
     if settings.adapters is not None:
-        service.adapters = AdapterFolder(expand_home(settings.adapters), served.values())
+        service.adapters = AdapterFolder(settings.adapters, served.values())
         _load_all(service, service.adapters)
     return service
 

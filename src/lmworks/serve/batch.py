@@ -16,13 +16,15 @@ from typing import Any, BinaryIO, NamedTuple
 from starlette.types import ASGIApp
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import list_names
 from lmworks.base.files import full_disk, is_full
-from lmworks.language_model.text_methods import TextMethods
 from lmworks.serve.access import ApiKeys
 from lmworks.serve.app import make_app, make_service
 from lmworks.serve.event_stream import to_json
 from lmworks.serve.in_process import post
-from lmworks.serve.settings import EngineSettings, ServeSettings
+from lmworks.serve.served_model import Servable
+from lmworks.serve.service import Service
+from lmworks.serve.settings import BatchSettings, ServeSettings
 
 URLS = (
     "/v1/chat/completions",
@@ -46,11 +48,13 @@ class BatchRequest(NamedTuple):
     Attributes:
         custom_id: by which its answer is known.
         url: the endpoint.
+        model: that it asks.
         body: what is posted there.
     """
 
     custom_id: str
     url: str
+    model: str
     body: bytes
 
 
@@ -61,15 +65,15 @@ class BatchResult(NamedTuple):
     failed: int
 
 
-def read_requests(path: Path, model: str) -> list[BatchRequest]:
+def read_requests(path: Path, models: Sequence[str]) -> list[BatchRequest]:
     """The requests of a file, all of them checked.
 
     Args:
         path: a JSON object in each line.
-        model: what requests call the model; one that names none means it.
+        models: what requests call the models; a request that names none means the first.
 
     Raises:
-        InputError: a line is no request, or asks another model; two have the same ``custom_id``.
+        InputError: a line is no request, or asks a model that is not here; two have the same ``custom_id``.
     """
     requests: dict[str, BatchRequest] = {}
     try:
@@ -80,7 +84,7 @@ def read_requests(path: Path, model: str) -> list[BatchRequest]:
         if not line.strip():
             continue
         place = f"{path}:{number}"
-        request = _request(line, model, place)
+        request = _request(line, models, place)
         if request.custom_id in requests:
             raise InputError(f"a second request {request.custom_id!r}", place, "give each request its own custom_id")
         requests[request.custom_id] = request
@@ -89,7 +93,7 @@ def read_requests(path: Path, model: str) -> list[BatchRequest]:
     return list(requests.values())
 
 
-def _request(line: bytes, model: str, place: str) -> BatchRequest:
+def _request(line: bytes, models: Sequence[str], place: str) -> BatchRequest:
     """A line as a request."""
     values = _object(line)
     if values is None:
@@ -107,10 +111,11 @@ def _request(line: bytes, model: str, place: str) -> BatchRequest:
         raise InputError("body must be a JSON object", place, EXAMPLE)
     if body.get("stream"):
         raise InputError("stream: answers of a batch are written whole", place, "leave it out")
-    if body.setdefault("model", model) != model:
-        hint = f"lmworks batch {body['model']}=MODEL, or leave model out"
-        raise InputError(f"asks the model {body['model']!r}, and {model!r} is here", place, hint)
-    return BatchRequest(custom_id, url, to_json(body))
+    model = body.setdefault("model", models[0])
+    if model not in models:
+        hint = f"ask for {list_names(models)}, or leave model out; lmworks batch {model}=MODEL names it so"
+        raise InputError(f"asks the model {model!r}, which is not here", place, hint)
+    return BatchRequest(custom_id, url, model, to_json(body))
 
 
 def answered_ids(path: Path, requests: Sequence[BatchRequest]) -> set[str]:
@@ -151,32 +156,45 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
+def batch_service(models: Mapping[str, Servable], settings: BatchSettings) -> Service:
+    """What answers a batch: models, and the adapters beside them; its notes say which of these cannot be loaded.
+
+    Args:
+        models: by the names that the requests use.
+        settings: how much is computed at a time, and where the adapters are.
+
+    Raises:
+        InputError: a model cannot be served, or the folder of adapters cannot be read.
+    """
+    limits = {"time_limit": NO_LIMIT, "queue_size": MOST_WAITING, "body_limit": "1GB"}
+    return make_service(models, ServeSettings(**settings.model_dump(), **limits))
+
+
 def run_batch(
-    models: Mapping[str, TextMethods],
+    service: Service,
     requests: Sequence[BatchRequest],
     out: Path,
-    settings: EngineSettings,
     advance: Callable[[int], None] = lambda count: None,
 ) -> BatchResult:
     """Answer requests, and append a line for each to a file.
 
     Args:
-        models: by the names that the requests use.
+        service: of :func:`batch_service`; it has not begun.
         requests: those that are to be answered.
         out: the file.
-        settings: how much is computed at a time.
         advance: told how many more are answered.
 
     Raises:
-        InputError: the model cannot be served, or there is no room on the disk.
+        InputError: a request asks for an adapter that could not be loaded, or there is no room on the disk.
     """
-    limits = {"time_limit": NO_LIMIT, "queue_size": MOST_WAITING, "body_limit": "1GB"}
-    service = make_service(models, ServeSettings(**settings.model_dump(), **limits))
+    if lost := next((request for request in requests if request.model not in service.models), None):
+        fault = f"asks the adapter {lost.model!r}, which could not be loaded"
+        raise InputError(fault, f"request {lost.custom_id!r}", "the note above says why; leave such requests out")
     app = make_app(service, ApiKeys())
     service.worker.start()
     try:
         with open(out, "ab") as file:
-            return asyncio.run(_answer_all(app, requests, file, 2 * settings.parallel, advance))
+            return asyncio.run(_answer_all(app, requests, file, 2 * service.settings.parallel, advance))
     except OSError as error:
         if is_full(error):
             raise full_disk(out) from error

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lmworks.serve.answers import Answer, Answers
+from lmworks.serve.answers import Answer, AnswerEvent, Answers
 from lmworks.serve.api_errors import about_field
 from lmworks.serve.bodies import read_body
-from lmworks.serve.event_stream import EventStream, JsonResponse
+from lmworks.serve.event_stream import MARK, EventStream, EventTemplate, JsonResponse, to_event
 from lmworks.serve.record import record_of
 from lmworks.serve.request import Finished, Piece
 from lmworks.serve.schemas import ChatBody
@@ -52,6 +52,8 @@ class _Writer:
     def __init__(self, name: str, served: ServedModel, body: ChatBody, structure: Structure) -> None:
         self._name, self._served, self._body, self._created = name, served, body, int(time.time())
         self._readers = [structure.reader() for _ in range(body.n)]
+        count = body.n if body.stream else 0
+        self._texts = [EventTemplate(self._chunk(index, {"content": MARK})) for index in range(count)]
 
     def head(self, kind: str) -> dict[str, Any]:
         """What all objects of the response begin with."""
@@ -69,23 +71,30 @@ class _Writer:
             "finish_reason": reader.finish_reason(answer.finish_reason),
         }
 
-    async def chunks(self, answers: Answers) -> AsyncGenerator[dict[str, Any], None]:
+    async def chunks(self, answers: Answers) -> AsyncGenerator[dict[str, Any] | bytes, None]:
         """The chunks of a stream; the usage comes last, where it was asked for."""
         for choice in answers.request.choices:
             yield self._chunk(choice.index, {"role": "assistant", "content": ""})
-        async for event in answers.events():
-            if isinstance(event, Piece):
-                reader, scores = self._readers[event.index], event.scores
-                for delta in reader.feed(event.text) or ([{}] if scores else []):
-                    yield self._chunk(event.index, delta, scores)
-                    scores = []
-            elif isinstance(event, Finished):
-                reader = self._readers[event.index]
-                for delta in reader.finish():
-                    yield self._chunk(event.index, delta)
-                yield self._chunk(event.index, {}, finish_reason=reader.finish_reason(event.reason))
+        async for events in answers.events():
+            yield b"".join(written for event in events for written in self._written(event))
         if self._body.include_usage:
             yield {**self.head("chat.completion.chunk"), "choices": [], "usage": answers.usage()}
+
+    def _written(self, event: AnswerEvent) -> Iterator[bytes]:
+        """The chunks that an event makes."""
+        index, reader = event.index, self._readers[event.index]
+        if isinstance(event, Piece):
+            scores = event.scores
+            for delta in reader.feed(event.text) or ([{}] if scores else []):
+                if self._body.top is None and "content" in delta:
+                    yield self._texts[index].fill(delta["content"])
+                else:
+                    yield to_event(self._chunk(index, delta, scores))
+                scores = []
+        elif isinstance(event, Finished):
+            for delta in reader.finish():
+                yield to_event(self._chunk(index, delta))
+            yield to_event(self._chunk(index, {}, finish_reason=reader.finish_reason(event.reason)))
 
     def _told(self, scores: list[TokenScore]) -> dict[str, Any] | None:
         """``logprobs``."""

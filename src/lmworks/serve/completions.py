@@ -10,12 +10,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lmworks.serve.answers import Answer, Answers
+from lmworks.serve.answers import Answer, AnswerEvent, Answers
 from lmworks.serve.api_errors import ApiError, about_field
 from lmworks.serve.bodies import read_body
-from lmworks.serve.event_stream import EventStream, JsonResponse
+from lmworks.serve.event_stream import MARK, EventStream, EventTemplate, JsonResponse, to_event
 from lmworks.serve.record import record_of
-from lmworks.serve.request import Finished, Piece, PromptScores
+from lmworks.serve.request import Piece, PromptScores
 from lmworks.serve.schemas import CompletionBody
 from lmworks.serve.served_model import ServedModel
 from lmworks.serve.service import service_of
@@ -59,6 +59,8 @@ class _Writer:
         self._prompts = [prompts[index // body.n] for index in range(count)]
         self._echoes = [self._echo(index) for index in range(count)]
         self._scores = [CompletionScores(served.tokenizer, body.logprobs or 0) for _ in range(count)]
+        streamed = range(count if body.stream else 0)
+        self._texts = [EventTemplate(self._chunk(self._choice(index, MARK, [], None))) for index in streamed]
 
     def head(self) -> dict[str, Any]:
         """What all objects of the response begin with."""
@@ -70,22 +72,28 @@ class _Writer:
         parts += [self._scores[index].new(answer.scores)]
         return self._choice(index, self._echoes[index] + answer.text, parts, answer.finish_reason)
 
-    async def chunks(self, answers: Answers) -> AsyncGenerator[dict[str, Any], None]:
+    async def chunks(self, answers: Answers) -> AsyncGenerator[dict[str, Any] | bytes, None]:
         """The chunks of a stream; the usage comes last, where it was asked for."""
         if self._body.echo and self._body.logprobs is None:
             for index, text in enumerate(self._echoes):
                 yield self._chunk(self._choice(index, text, [], None))
-        async for event in answers.events():
-            if isinstance(event, PromptScores):
-                parts = [self._prompt_scores(event.index, event.scores)]
-                yield self._chunk(self._choice(event.index, self._echoes[event.index], parts, None))
-            elif isinstance(event, Piece):
-                parts = [self._scores[event.index].new(event.scores)]
-                yield self._chunk(self._choice(event.index, event.text, parts, None))
-            elif isinstance(event, Finished):
-                yield self._chunk(self._choice(event.index, "", [], event.reason))
+        async for events in answers.events():
+            yield b"".join(map(self._written, events))
         if self._body.include_usage:
             yield {**self.head(), "choices": [], "usage": answers.usage()}
+
+    def _written(self, event: AnswerEvent) -> bytes:
+        """The chunk that an event makes."""
+        index = event.index
+        if isinstance(event, Piece):
+            if self._body.logprobs is None:
+                return self._texts[index].fill(event.text)
+            choice = self._choice(index, event.text, [self._scores[index].new(event.scores)], None)
+        elif isinstance(event, PromptScores):
+            choice = self._choice(index, self._echoes[index], [self._prompt_scores(index, event.scores)], None)
+        else:
+            choice = self._choice(index, "", [], event.reason)
+        return to_event(self._chunk(choice))
 
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
         usage = {"usage": None} if self._body.include_usage else {}

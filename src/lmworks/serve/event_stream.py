@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -18,9 +18,34 @@ from lmworks.serve.record import RequestRecord, record_of
 T = TypeVar("T")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+MARK = "\0"
+"""Stands in the chunk of an :class:`EventTemplate` where the text is to be."""
+
+
 def to_json(value: Any) -> bytes:
     """JSON in UTF-8; half of a surrogate pair, which UTF-8 cannot write, becomes a question mark."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
+
+
+def to_event(chunk: Mapping[str, Any]) -> bytes:
+    """A chunk as a server-sent event without a name."""
+    return b"data: " + to_json(chunk) + b"\n\n"
+
+
+class EventTemplate:
+    """Events that differ in one text alone: what stands around it is written once, and not for each token.
+
+    Args:
+        chunk: one of them; its last text is MARK.
+    """
+
+    def __init__(self, chunk: Mapping[str, Any]) -> None:
+        self._before, _, self._after = to_event(chunk).rpartition(to_json(MARK))
+
+    def fill(self, text: str) -> bytes:
+        """The event with a text."""
+        return self._before + to_json(text) + self._after
 
 
 async def until_hangup(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -66,7 +91,7 @@ class EventStream(Response):
     Events of OpenAI's Responses have names, those of the other streams have none.
 
     Args:
-        chunks: JSON objects.
+        chunks: JSON objects, or events that are written already.
         cancel: called when all is sent, or the client has hung up.
         is_named: each chunk has the name of its event as ``type``, and nothing comes after the last.
     """
@@ -74,7 +99,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, chunks: AsyncGenerator[dict[str, Any], None], cancel: Callable[[], None], is_named: bool = False
+        self, chunks: AsyncGenerator[dict[str, Any] | bytes, None], cancel: Callable[[], None], is_named: bool = False
     ) -> None:
         self.status_code, self.background, self._chunks, self._cancel = 200, None, chunks, cancel
         self._is_named = is_named
@@ -106,6 +131,8 @@ class EventStream(Response):
             record.error = failure.code
             await write(self._event(failure.event(count) if self._is_named else failure.body()), more=False)
 
-    def _event(self, chunk: dict[str, Any]) -> bytes:
+    def _event(self, chunk: dict[str, Any] | bytes) -> bytes:
+        if isinstance(chunk, bytes):
+            return chunk
         name = f"event: {chunk['type']}\n".encode() if self._is_named else b""
-        return name + b"data: " + to_json(chunk) + b"\n\n"
+        return name + to_event(chunk)

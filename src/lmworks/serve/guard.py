@@ -60,7 +60,7 @@ class Guard:
             await send(message)
 
         try:
-            self._check(scope["path"], headers)
+            record.client = self._client(scope, headers)
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
             status = HUNG_UP
@@ -73,21 +73,23 @@ class Guard:
         finally:
             self._tell(scope, record, status or HUNG_UP, time.monotonic() - begin)
 
-    def _check(self, path: str, headers: Headers) -> None:
-        """Refuse a request without a key; without keys, one that a web page of another site made.
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        """Who asks: one of the keys, or without keys an address.
 
         Raises:
-            ApiError: it is refused.
+            ApiError: a request without a key; without keys, one that a web page of another site made.
         """
-        if path in OPEN_PATHS:
-            return
-        if not self._keys.admits(headers.get("authorization", "")):
+        if scope["path"] in OPEN_PATHS:
+            return ""
+        client = self._keys.client_of(headers.get("authorization", ""))
+        if client is None:
             message = "no valid API key was sent: send the header Authorization: Bearer KEY"
             raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         # the name of another site that was made to point here (DNS rebinding)
         if not self._keys and not is_loopback(host_name(headers.get("host", ""))):
             message = "without API keys only requests to localhost are answered: the header Host names another one"
             raise ApiError(403, message, code="wrong_host")
+        return client or (scope.get("client") or ("",))[0]
 
     def _tell(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
         path = scope["path"] if scope["path"] in self._paths else "other"

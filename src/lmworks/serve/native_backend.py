@@ -158,7 +158,7 @@ class NativeBackend:
 
     def _compute(self, numbers: Sequence[int], tokens: Sequence[int], wanted: np.ndarray) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""
-        logits = np.empty((int(wanted.sum()), self.vocab_size), np.float32)
+        logits = np.empty((np.count_nonzero(wanted), self.vocab_size), np.float32)
         self._engine.step(np.array(numbers, np.int64), np.array(tokens, np.int64), wanted, logits)
         return logits
 

@@ -36,7 +36,7 @@ def described(served: ServedModel) -> dict[str, Any]:
         "object": "model",
         "created": served.created,
         "owned_by": "lmworks",
-        "context_length": served.model.context,
+        "context_length": served.context,
         **parent,
     }
 
@@ -72,7 +72,7 @@ async def tokenize(request: Request) -> Response:
     else:
         with about_field("prompt"):
             ids = await run_in_threadpool(served.tokenizer.encode, body.prompt or "", body.add_special_tokens)
-    return JsonResponse({"tokens": ids, "count": len(ids), "context_length": served.model.context})
+    return JsonResponse({"tokens": ids, "count": len(ids), "context_length": served.context})
 
 
 async def detokenize(request: Request) -> Response:

@@ -24,6 +24,7 @@ class RequestRecord:
         error: a word for what went wrong.
         body: the whole of it, where the log is to have it.
         keeps_body: whether it is.
+        client: who asks, for the fair order; not in the log.
     """
 
     id: str
@@ -37,12 +38,13 @@ class RequestRecord:
     error: str | None = None
     body: str | None = None
     keeps_body: bool = False
+    client: str = ""
 
     def fields(self) -> dict[str, Any]:
         """What is known of it, by name."""
-        values = {name: value for name, value in vars(self).items() if value not in (None, [])}
-        del values["keeps_body"]
-        return values
+        hidden = ("keeps_body", "client")
+        known = {name: value for name, value in vars(self).items() if name not in hidden}
+        return {name: value for name, value in known.items() if value not in (None, [])}
 
 
 def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:

@@ -106,10 +106,11 @@ class Request:
     Args:
         send: takes its events, in the worker's thread.
         time_limit: seconds from now on.
+        client: who asks; each gets its share.
     """
 
-    def __init__(self, send: Callable[[Event], None], time_limit: float) -> None:
-        self.send, self.began, self._time_limit = send, time.monotonic(), time_limit
+    def __init__(self, send: Callable[[Event], None], time_limit: float, client: str = "") -> None:
+        self.send, self.began, self._time_limit, self.client = send, time.monotonic(), time_limit, client
         self.is_over = False
         """Nobody waits for more: it was cancelled, it failed, or it is done."""
 
@@ -137,8 +138,10 @@ class TextRequest(Request):
         results: of the first of them, as far as they are computed.
     """
 
-    def __init__(self, send: Callable[[Event], None], time_limit: float, texts: Sequence[Any]) -> None:
-        super().__init__(send, time_limit)
+    def __init__(
+        self, send: Callable[[Event], None], time_limit: float, texts: Sequence[Any], client: str = ""
+    ) -> None:
+        super().__init__(send, time_limit, client)
         self.texts, self.results = texts, list[Any]()
 
 
@@ -149,8 +152,8 @@ class GenerationRequest(Request):
         choices: the answers, in order.
     """
 
-    def __init__(self, send: Callable[[Event], None], time_limit: float) -> None:
-        super().__init__(send, time_limit)
+    def __init__(self, send: Callable[[Event], None], time_limit: float, client: str = "") -> None:
+        super().__init__(send, time_limit, client)
         self.choices: list[Choice] = []
 
     def active(self) -> int:

@@ -47,14 +47,15 @@ class ResponseWriter:
         for name in ("created", "in_progress"):
             yield self._event(f"response.{name}", response=self._response(None, None))
         reason = None
-        async for event in answers.events():
-            if isinstance(event, Piece):
-                for written in self._written(event.text, event.scores):
-                    yield written
-            elif isinstance(event, Finished):
-                reason = event.reason
-                for written in self._end(reason):
-                    yield written
+        async for events in answers.events():
+            for event in events:
+                if isinstance(event, Piece):
+                    for written in self._written(event.text, event.scores):
+                        yield written
+                elif isinstance(event, Finished):
+                    reason = event.reason
+                    for written in self._end(reason):
+                        yield written
         response = self._response(reason, answers.usage())
         yield self._event(f"response.{response['status']}", response=response)
 

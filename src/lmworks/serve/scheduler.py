@@ -2,8 +2,8 @@
 
 Answers have a place in the backend from the first part of their prompt to their last token; they join and leave between
 tokens. Each turn reads some tokens of the prompts that are not read, and gives each other answer one token: a long
-prompt delays a token by one part, and a part is short while others write. Whoever has the fewest places gets the next
-one, then whoever came first.
+prompt delays a token by one part, and a part is short while others write. The client with the fewest places gets the
+next one, and clients with as many take turns: one with many requests does not hold up one with a single request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from lmworks.serve.backend import Backend
 from lmworks.serve.prompt_parts import SMALLEST_LIMIT, WHOLE_PART
 from lmworks.serve.request import Choice, FinishReason, GenerationRequest, QueueFull
+from lmworks.serve.turns import Turns
 
 LONGEST_RETRY = 60  # seconds
 
@@ -55,29 +56,32 @@ class Scheduler:
 
     Attributes:
         wake: called when there is something to do.
+        deliver: called before something is computed: events that were sent need not wait for that.
         cache_bytes: of keys and values after the last turn.
     """
 
     def __init__(self, backend: Backend, queue_size: int, observer: Observer | None = None) -> None:
         self.backend, self.queue_size, self._observer = backend, queue_size, observer or Observer()
         self.wake: Callable[[], None] = lambda: None
+        self.deliver: Callable[[], None] = lambda: None
         self.cache_bytes = 0
         self._lock = threading.Lock()  # of _waiting and _dropped
         self._dropped: dict[str, Callable[[], None]] = {}
         self._waiting: deque[Choice] = deque()
+        self._turns = Turns()
         self._reading: deque[Choice] = deque()
         self._writing: list[Choice] = []
         self._seconds = 1.0  # that an answer has its place, on the average
 
     def submit(self, request: GenerationRequest) -> None:
-        """Let a request wait for its places; any thread may call.
+        """Let a request wait for its places; any thread may call. A full queue still takes a client that does not wait.
 
         Raises:
-            QueueFull: too many wait already.
+            QueueFull: too many wait already, some of this client among them.
         """
         with self._lock:
             waiting = len(self._waiting)
-            if waiting >= self.queue_size:
+            if waiting >= self.queue_size and any(choice.request.client == request.client for choice in self._waiting):
                 seconds = math.ceil(waiting / self.backend.most * self._seconds)
                 raise QueueFull(min(max(seconds, 1), LONGEST_RETRY))
             self._waiting.extend(request.choices)
@@ -131,11 +135,12 @@ class Scheduler:
     def _drop(self) -> None:
         """Take out what nobody waits for any more, and let fail what took too long."""
         now = time.monotonic()
-        with self._lock:
-            waiting = list(self._waiting)
-            for choice in waiting:
-                choice.request.check_time(now)
-            self._waiting = deque(choice for choice in waiting if not choice.request.is_over)
+        if self._waiting:
+            with self._lock:
+                waiting = list(self._waiting)
+                for choice in waiting:
+                    choice.request.check_time(now)
+                self._waiting = deque(choice for choice in waiting if not choice.request.is_over)
         for choice in [*self._reading, *self._writing]:
             choice.request.check_time(now)
             if choice.request.is_over:
@@ -143,6 +148,8 @@ class Scheduler:
 
     def _forget_adapters(self) -> None:
         """Forget the dropped adapters that no answer has any more."""
+        if not self._dropped:
+            return
         with self._lock:
             used = {choice.adapter for choice in [*self._waiting, *self._reading, *self._writing]}
             unused = {adapter: then for adapter, then in self._dropped.items() if adapter not in used}
@@ -154,12 +161,26 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Give places to answers that wait."""
+        if not self._waiting:
+            return
         with self._lock:
             while self._waiting and self.running() < self.backend.most:
-                choice = min(self._waiting, key=lambda waiting: waiting.request.active())
+                choice = self._next_to_place()
                 self._waiting.remove(choice)
+                self._turns.take(choice.request.client, (waiting.request.client for waiting in self._waiting))
                 choice.placed = time.monotonic()
                 self._reading.append(choice)
+
+    def _next_to_place(self) -> Choice:
+        """Of the client with the fewest places, else whose latest turn is the longest ago; of its requests the one with
+        the fewest places, else the first."""
+        places = Counter(choice.request.client for choice in [*self._reading, *self._writing])
+
+        def rank(choice: Choice) -> tuple[int, int, int]:
+            request = choice.request
+            return places[request.client], self._turns.latest(request.client), request.active()
+
+        return min(self._waiting, key=rank)
 
     def _read(self) -> None:
         """Read parts of prompts in turn."""
@@ -169,6 +190,7 @@ class Scheduler:
             choice = self._next_to_read()
             if choice.number < 0 and not self._begin(choice):
                 continue
+            self.deliver()
             read, logits = self.backend.read(choice.number, limit)
             room -= read
             self._observer.prompt_read(read)
@@ -208,7 +230,9 @@ class Scheduler:
             return
         writing = list(self._writing)
         self._observer.step(len(writing))
-        logits = self.backend.step([choice.number for choice in writing], [choice.ids[-1] for choice in writing])
+        numbers, tokens = [choice.number for choice in writing], [choice.ids[-1] for choice in writing]
+        self.deliver()
+        logits = self.backend.step(numbers, tokens)
         for choice, row in zip(writing, logits, strict=True):
             self._take(choice, row)
 

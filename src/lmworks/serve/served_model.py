@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmworks.base.errors import InputError
+from lmworks.baselines.tfidf import TextClassifier
 from lmworks.data.prompts import Prompt
 from lmworks.generate.tool_calls import Tools
 from lmworks.language_model.inputs import conversation_of, prompts_of
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from lmworks.serve.embedding_queue import EmbeddingQueue
 
 
+Servable = TextMethods | TextClassifier
+
+
 @dataclass
 class ServedModel:
     """A model with its queues.
@@ -54,7 +58,7 @@ class ServedModel:
     """
 
     name: str
-    model: TextMethods
+    model: Servable
     scheduler: Scheduler | None = None
     embeddings: EmbeddingQueue | None = None
     labels: LabelQueue | None = None
@@ -70,9 +74,25 @@ class ServedModel:
         return [queue for queue in (self.scheduler, self.embeddings, self.labels) if queue is not None]
 
     @property
+    def text_model(self) -> TextMethods:
+        """The model, which reads and writes texts by a tokenizer.
+
+        Raises:
+            InputError: it is a classifier by counts of words, which has none.
+        """
+        if isinstance(self.model, TextClassifier):
+            raise InputError("counts words, and has no tokens", self.name, "ask POST /v1/classify")
+        return self.model
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of a text that it reads at a time; None: any number."""
+        return None if isinstance(self.model, TextClassifier) else self.model.context
+
+    @property
     def tokenizer(self) -> Tokenizer:
-        """Text <-> ids."""
-        return self.model.tokenizer
+        """Text <-> ids; raises as :attr:`text_model`."""
+        return self.text_model.tokenizer
 
     def conversation(self, messages: Sequence[Mapping[str, Any]], tools: Tools | None = None) -> Prompt:
         """Messages as the model reads them, in the format of the run that trained it, and the tools that it may call.
@@ -90,22 +110,23 @@ class ServedModel:
         unused |= dict.fromkeys(sorted(unwritten))
         if unused:
             raise InputError(f"the model does not read {next(iter(unused))!r} of a message", "", "leave it out")
-        form = self.model.input_format
+        form = self.text_model.input_format
         templated = self.tokenizer.chat_template is not None and (form is None or form.template != "off")
         if len(turns) > 1 and not templated and form is not None and form.has_prompt:
             fault = f"the model reads one message, not {len(turns)}: it was trained without a chat template"
             raise InputError(fault, "", "give the last message alone")
         told = None if tools is None else tools.of_template
-        prompt = conversation_of(turns, self.tokenizer, form, self.model.few_shot, told)
+        prompt = conversation_of(turns, self.tokenizer, form, self.text_model.few_shot, told)
         if prompt.choices:
             raise InputError(
-                "the model chooses labels and writes no answers", "", f"lmworks predict {self.model.source}"
+                "the model chooses labels and writes no answers", "", f"lmworks predict {self.text_model.source}"
             )
         return prompt
 
     def text(self, text: str) -> list[int]:
         """A text that is to be continued, as it is; what an encoder-decoder answers, in the format of its run."""
-        form = self.model.input_format if self.model.architecture == "encoder-decoder" else None
+        model = self.text_model
+        form = model.input_format if model.architecture == "encoder-decoder" else None
         return prompts_of([text], self.tokenizer, form)[0].ids
 
     def check_ids(self, ids: Sequence[int]) -> list[int]:
@@ -150,7 +171,7 @@ class ServedModel:
         opening, room = self._writer.backend.opening(prompt), self.room(prompt)
         limit = limit if room is None else min(limit, room)
         generator = np.random.default_rng(secrets.randbits(63) if seed is None else seed)
-        rules = self.model.rules
+        rules = self.text_model.rules
         tokenizer = self.tokenizer
         Choice(request, prompt, opening, limit, settings, tokenizer, rules, generator, scores_prompt, self.adapter)
 
@@ -160,7 +181,7 @@ class ServedModel:
         return self.scheduler
 
 
-def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer: Observer) -> ServedModel:
+def serve_model(name: str, model: Servable, settings: ServeSettings, observer: Observer) -> ServedModel:
     """A model with the queues of all that it can do.
 
     Args:
@@ -172,6 +193,8 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
     Raises:
         InputError: it has no tokenizer.
     """
+    if isinstance(model, TextClassifier):
+        return ServedModel(name, model, labels=LabelQueue(model, model.count, settings.queue_size, takes_pairs=False))
     if not model.has_tokenizer:
         raise InputError("the model came without a tokenizer", model.source, "put its tokenizer.json beside it")
     model = _without_network(model)
@@ -179,7 +202,7 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
     if isinstance(model, NativeModel):
         served.adapter = model.active_adapter
         if model.labels:
-            served.labels = LabelQueue(model, settings.queue_size)
+            served.labels = _label_queue(model, settings)
             return served
         served.scheduler = Scheduler(_native_backend(model, settings), settings.queue_size, observer)
         return served
@@ -191,12 +214,17 @@ def serve_model(name: str, model: TextMethods, settings: ServeSettings, observer
 
         served.embeddings = EmbeddingQueue(model, settings.queue_size)
         if _labels_in_words(model) or _has_head(model):
-            served.labels = LabelQueue(model, settings.queue_size)
+            served.labels = _label_queue(model, settings)
         if served.labels is not None or not _writes(model):
             return served
     start = model.rules.decoder_start_id if model.architecture == "encoder-decoder" else None
     served.scheduler = Scheduler(StepperBackend(model.stepper(), start), settings.queue_size, observer)
     return served
+
+
+def _label_queue(model: LanguageModel | NativeModel, settings: ServeSettings) -> LabelQueue:
+    tokenizer = model.tokenizer
+    return LabelQueue(model, lambda texts: sum(map(len, tokenizer.encode_many(texts))), settings.queue_size)
 
 
 def _native_backend(model: NativeModel, settings: ServeSettings) -> NativeBackend:

@@ -34,7 +34,16 @@ class EngineSettings(Settings):
         return parse_byte_size(self.cache_memory)
 
 
-class ServeSettings(EngineSettings):
+class BatchSettings(EngineSettings):
+    """How much a model takes on, and the adapters beside it."""
+
+    adapters: str | None = Field(
+        None,
+        description="A folder whose folders are LoRA adapters, or runs with one: all are served beside the models.",
+    )
+
+
+class ServeSettings(BatchSettings):
     """Where a server is reached, and how much it takes on."""
 
     host: str = Field("127.0.0.1", description="The address to serve at; others than this machine's own need a key.")
@@ -47,10 +56,6 @@ class ServeSettings(EngineSettings):
     )
     time_limit: Duration = Field(600.0, gt=0, description="How long a request may take, waiting included.")
     stop_limit: Duration = Field(30.0, gt=0, description="How long requests may go on after SIGTERM.")
-    adapters: str | None = Field(
-        None,
-        description="A folder whose folders are LoRA adapters, or runs with one: all are served beside the models.",
-    )
     body_limit: str = Field("4MB", description="The largest body of a request.")
     tls_certificate: str | None = Field(None, description="A PEM file with the certificate chain: serve HTTPS.")
     tls_key: str | None = Field(None, description="A PEM file with its key, where the certificate file has none.")

@@ -58,22 +58,13 @@ class Structure:
     """
 
     def __init__(self, wanted: Wanted, tokenizer: Tokenizer, vocab_size: int) -> None:
-        grammar = None if wanted.response_format is None else _format_grammar(wanted)
-        self.tools: Tools | None = None
-        if wanted.tools is None:
-            for field, value in (("tool_choice", wanted.tool_choice), ("parallel_tool_calls", not wanted.parallel)):
-                if value:
-                    raise ApiError(400, f"{field} is for requests with tools", field, "invalid_value")
-        else:
-            _check_tools(wanted.tools)
-            with about_field("tools", "tool_choice"):
-                self.tools = Tools(tokenizer, wanted.tools, wanted.tool_choice or "auto", wanted.parallel)
-            if grammar is not None and self.tools.grammar is not None:
-                message = f"{wanted.format_field}: calls of tools have a form of their own: leave it out, or tools"
-                raise ApiError(400, message, wanted.format_field, "invalid_value")
-            grammar = grammar or self.tools.grammar
-        with about_field(wanted.format_field, "tools"):
-            self._compiled = None if grammar is None else CompiledGrammar(grammar, tokenizer, vocab_size)
+        answer = None if wanted.response_format is None else _format_grammar(wanted)
+        with about_field(wanted.format_field):
+            self._compiled = None if answer is None else CompiledGrammar(answer, tokenizer, vocab_size)
+        self.tools = _tools(wanted, tokenizer, answer)
+        if self.tools is not None and self.tools.grammar is not None:
+            with about_field("tools"):
+                self._compiled = CompiledGrammar(self.tools.grammar, tokenizer, vocab_size)
 
     def apply(self, settings: ChoiceSettings) -> ChoiceSettings:
         """Settings by which answers get this form."""
@@ -129,6 +120,18 @@ def _format_grammar(wanted: Wanted) -> Grammar | None:
                 raise ApiError(400, f"{field}.json_schema.schema is missing", field, "missing_parameter")
     with about_field(field):
         return Grammar.response_format(values, field)
+
+
+def _tools(wanted: Wanted, tokenizer: Tokenizer, answer: Grammar | None) -> Tools | None:
+    """What the model may call beside an answer of this grammar; None: nothing."""
+    if wanted.tools is None:
+        for field, value in (("tool_choice", wanted.tool_choice), ("parallel_tool_calls", not wanted.parallel)):
+            if value:
+                raise ApiError(400, f"{field} is for requests with tools", field, "invalid_value")
+        return None
+    _check_tools(wanted.tools)
+    with about_field("tools", "tool_choice"):
+        return Tools(tokenizer, wanted.tools, wanted.tool_choice or "auto", wanted.parallel, answer)
 
 
 def _check_tools(tools: Sequence[Mapping[str, Any]]) -> None:

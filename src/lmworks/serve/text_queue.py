@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lmworks.serve.request import QueueFull, Results, TextRequest
+from lmworks.serve.turns import Turns
 
 GROUP_TOKENS = 1024
 """Tokens of the texts that are computed in one turn, if one text has no more."""
@@ -26,6 +27,7 @@ class TextQueue:
 
     Attributes:
         wake: called when there is something to do.
+        deliver: called before something is computed: events that were sent need not wait for that.
     """
 
     def __init__(
@@ -33,17 +35,20 @@ class TextQueue:
     ) -> None:
         self._compute, self._tokens_of, self.queue_size = compute, tokens_of, queue_size
         self.wake: Callable[[], None] = lambda: None
+        self.deliver: Callable[[], None] = lambda: None
         self._lock = threading.Lock()  # of _requests
         self._requests: deque[TextRequest] = deque()
+        self._turns = Turns()
 
     def submit(self, request: TextRequest) -> None:
         """Let a request wait; any thread may call.
 
         Raises:
-            QueueFull: too many wait already.
+            QueueFull: too many wait already, some of this client among them.
         """
         with self._lock:
-            if len(self._requests) >= self.queue_size:
+            waits = any(other.client == request.client for other in self._requests)
+            if waits and len(self._requests) >= self.queue_size:
                 raise QueueFull(RETRY_AFTER)
             self._requests.append(request)
         self.wake()
@@ -61,6 +66,7 @@ class TextQueue:
         request = self._next()
         if request is None:
             return False
+        self.deliver()
         try:
             request.results += self._compute(request.texts[len(request.results) : self._end(request)])
         except Exception as error:
@@ -70,10 +76,9 @@ class TextQueue:
             request.is_over = True
             request.send(Results(request.results))
         with self._lock:
-            if request.is_over:
-                self._requests.remove(request)
-            else:
-                self._requests.rotate(-1)
+            self._requests.remove(request)
+            if not request.is_over:
+                self._requests.append(request)
         return True
 
     def fail_all(self, error: Exception) -> None:
@@ -95,10 +100,14 @@ class TextQueue:
         return end
 
     def _next(self) -> TextRequest | None:
-        """The first request that somebody waits for."""
+        """The next request that somebody waits for: of the client whose latest turn is the longest ago the first."""
         now = time.monotonic()
         with self._lock:
             for request in self._requests:
                 request.check_time(now)
             self._requests = deque(request for request in self._requests if not request.is_over)
-            return self._requests[0] if self._requests else None
+            if not self._requests:
+                return None
+            request = min(self._requests, key=lambda request: self._turns.latest(request.client))
+            self._turns.take(request.client, (request.client for request in self._requests))
+            return request

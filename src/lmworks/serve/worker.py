@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from lmworks.serve.delivery import Outbox
 from lmworks.serve.request import Stopping
 
 
@@ -14,9 +15,11 @@ class Queue(Protocol):
 
     Attributes:
         wake: what it calls when a request has come.
+        deliver: what it calls right before it computes: who waits for its events goes on then, in another thread.
     """
 
     wake: Callable[[], None]
+    deliver: Callable[[], None]
 
     def turn(self) -> bool:
         """Do a short piece of work; whether there is more."""
@@ -30,9 +33,13 @@ class Worker:
 
     Args:
         queues: of all models that it begins with.
+
+    Attributes:
+        outbox: of the events of all requests.
     """
 
     def __init__(self, queues: Sequence[Queue]) -> None:
+        self.outbox = Outbox()
         self._queues: list[Queue] = []
         self._changes = threading.Lock()  # of _queues
         self._turns = threading.Lock()  # held during the turn of a queue
@@ -48,7 +55,7 @@ class Worker:
 
     def add(self, queue: Queue) -> None:
         """Give a queue its turns from now on; any thread may call."""
-        queue.wake = self._work.set
+        queue.wake, queue.deliver = self._work.set, self.outbox.deliver
         with self._changes:
             self._queues = [*self._queues, queue]
         self._work.set()
@@ -62,9 +69,9 @@ class Worker:
         """
         with self._changes:
             self._queues = [other for other in self._queues if other is not queue]
-        queue.wake = lambda: queue.fail_all(error)
+        queue.wake = lambda: self._fail(queue, error)
         with self._turns:
-            queue.fail_all(error)
+            self._fail(queue, error)
 
     def is_alive(self) -> bool:
         """Whether it works."""
@@ -82,10 +89,12 @@ class Worker:
             is_busy = False
             for queue in self._queues:
                 is_busy |= self._turn(queue)
-            if not is_busy and not self._is_stopping:
-                self._work.wait()
+            if not is_busy:  # else a queue delivers before it computes
+                self.outbox.deliver()
+                if not self._is_stopping:
+                    self._work.wait()
         for queue in self._queues:
-            queue.fail_all(Stopping("the server is stopping"))
+            self._fail(queue, Stopping("the server is stopping"))
 
     def _turn(self, queue: Queue) -> bool:
         """A turn of one model; what fails there ends its requests, and not the thread."""
@@ -97,3 +106,8 @@ class Worker:
             except Exception as error:
                 queue.fail_all(error)
                 return True
+
+    def _fail(self, queue: Queue, error: Exception) -> None:
+        """End the requests of a queue."""
+        queue.fail_all(error)
+        self.outbox.deliver()

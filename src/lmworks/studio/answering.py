@@ -12,10 +12,12 @@ from lmworks.base.seeds import derived_seed
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.ratings.answers import Answer
 from lmworks.ratings.blind_test import BlindTest
-from lmworks.serve.answers import Inbox, check_prompt
+from lmworks.serve.answers import check_prompt
 from lmworks.serve.api_errors import ApiError, about_field, as_api_error
+from lmworks.serve.delivery import Inbox
 from lmworks.serve.request import Finished, GenerationRequest, Piece, QueueFull
 from lmworks.serve.served_model import ServedModel
+from lmworks.serve.service import Service
 from lmworks.serve.token_choice import ChoiceSettings
 from lmworks.studio.models import Models, described
 from lmworks.text.messages import Message
@@ -29,11 +31,11 @@ class Answering:
 
     Args:
         models: that are here.
-        time_limit: seconds that an answer may take.
+        service: the server's state.
     """
 
-    def __init__(self, models: Models, time_limit: float) -> None:
-        self._models, self._time_limit = models, time_limit
+    def __init__(self, models: Models, service: Service) -> None:
+        self._models, self._service = models, service
         self._tasks: dict[Path, asyncio.Task[None]] = {}
         self._failures: dict[Path, str] = {}
 
@@ -102,8 +104,8 @@ class Answering:
         limit = settings.max_tokens if room is None else min(settings.max_tokens, room)
         seed = derived_seed(settings.seed, f"{served.name} {prompt}")
         while True:
-            inbox = Inbox()
-            request = GenerationRequest(inbox.send, self._time_limit)
+            inbox = Inbox(self._service.worker.outbox)
+            request = GenerationRequest(inbox.send, self._service.settings.time_limit)
             served.add_choice(request, ids, limit, ChoiceSettings(sampling), seed)
             try:
                 return await _written(request, inbox, served)

@@ -17,17 +17,17 @@ from lmworks.base import hub
 from lmworks.base.errors import InputError
 from lmworks.base.journal import JOURNAL
 from lmworks.base.sources import aliases, cached_alias
-from lmworks.language_model.text_methods import TextMethods
+from lmworks.baselines.tfidf import TextClassifier
 from lmworks.serve.api_errors import ApiError
 from lmworks.serve.bodies import read_body
 from lmworks.serve.event_stream import JsonResponse
 from lmworks.serve.request import Stopping
 from lmworks.serve.schemas import Body
-from lmworks.serve.served_model import ServedModel, serve_model
+from lmworks.serve.served_model import Servable, ServedModel, serve_model
 from lmworks.serve.service import Service
 from lmworks.studio.folders import Folders
 
-OpenModel = Callable[[str], TextMethods]
+OpenModel = Callable[[str], Servable]
 """Opens a source for generation; raises an InputError where it cannot."""
 ADAPTER, CONFIG = "adapter_config.json", "config.json"
 ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -161,19 +161,21 @@ def described(served: ServedModel) -> dict[str, Any]:
         (settings of its generation_config.json) and notes (what was said when it was opened).
     """
     model = served.model
-    form, has_template = model.input_format, served.tokenizer.chat_template is not None
-    reads = "message" if form is not None and form.has_prompt else "text"
-    if has_template and (form is None or form.template != "off"):
-        reads = "chat"
-    numbers = {key: model.generation.get(key) for key in ADVISED}
-    advised = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+    reads, advised = "text", dict[str, float]()
+    if not isinstance(model, TextClassifier):
+        form, has_template = model.input_format, served.tokenizer.chat_template is not None
+        reads = "message" if form is not None and form.has_prompt else "text"
+        if has_template and (form is None or form.template != "off"):
+            reads = "chat"
+        numbers = {key: model.generation.get(key) for key in ADVISED}
+        advised = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
     return {
         "name": served.name,
         "kind": "",
         "state": "open",
         "writes": served.scheduler is not None,
         "reads": reads,
-        "context": model.context,
+        "context": served.context,
         "advised": advised,
         "notes": [*getattr(model, "notes", []), *served.notes],
     }

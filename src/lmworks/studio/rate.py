@@ -253,7 +253,7 @@ class _Requests:
 
     def _answers(self, request: Request) -> Answering:
         if self._answering is None:
-            self._answering = Answering(request.app.state.models, service_of(request).settings.time_limit)
+            self._answering = Answering(request.app.state.models, service_of(request))
         return self._answering
 
 
