@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lmworks.audits.figure import share, sign
 from lmworks.audits.part import Given, Part, text_of
 from lmworks.audits.suite_files import CROWS_PAIRS, WINOGENDER, find_file, read_crows_pairs, read_winogender
-from lmworks.base.figures import percent, shorten
+from lmworks.base.figures import shorten
 from lmworks.text.overlap import SHARE, N, overlap
 
 HIDES = (

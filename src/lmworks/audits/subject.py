@@ -86,7 +86,7 @@ class Subject:
             return []
         if isinstance(model, TextMethods):
             in_words = model.input_format is not None and model.input_format.kind == "label"
-            if not in_words and (self.is_counted or model.config.head(SEQUENCE) is None):
+            if not in_words and (self.is_counted or self.model.config.head(SEQUENCE) is None):
                 return []
         return list(model.labels)  # empty of a head that gives values
 
