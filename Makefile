@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train bench-infer bench-gguf bench-understanding bench-published bench-serve sanitize clean
+.PHONY: demo test test-all lint bench bench-train bench-infer bench-gguf bench-understanding bench-published bench-serve bench-eval sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -74,6 +74,10 @@ bench-understanding: $(VENV)/bench
 bench-serve: $(VENV)/bench
 	@sh benchmarks/install_peers.sh $(BIN)/python servers
 	$(BIN)/python benchmarks/serving.py $(SERVE)
+
+# EVAL="--data FILE" asks the questions of a JSONL file with query, choices and gold.
+bench-eval: $(VENV)/bench
+	$(BIN)/python benchmarks/evaluation.py $(EVAL)
 
 bench-published: $(VENV)/bench
 	$(BIN)/python benchmarks/published_adaptation.py $(PUBLISHED)

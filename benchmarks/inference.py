@@ -214,56 +214,62 @@ def table(results: Results, model: Model) -> list[str]:
     return lines + [f"{name}: {fault.splitlines()[0]}" for name, fault in results.faults.items()]
 
 
-def options() -> argparse.Namespace:
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    asked.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of each arm (default {ROUNDS})")
-    asked.add_argument("--large", action="store_true", help="also a model of 1.1 billion random weights in 4 bits")
-    asked.add_argument("--only", help="arms whose names begin so; a trial, not kept")
-    return asked.parse_args()
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of each arm (default {ROUNDS})")
+    parser.add_argument("--large", action="store_true", help="also a model of 1.1 billion random weights in 4 bits")
+    parser.add_argument("--only", help="arms whose names begin so; a trial, not kept")
+    return parser.parse_args()
 
 
-def random_models(title: str, files: dict[str, Path], given: argparse.Namespace) -> tuple[Results, Model]:
-    """What the arms of random models reach, printed."""
+def random_models(title: str, files: dict[str, Path], args: argparse.Namespace) -> tuple[Results, Model]:
+    """Measure the arms of random models, and print their table.
+
+    Args:
+        title: printed before it.
+        files: by format.
+        args: of the command line.
+    """
     results, chosen = Results(), arms_of(files, ["--lengths", "16", "512"])
-    chosen = [Arm(arm.name, arm.arguments) for arm in chosen if arm.name.startswith(given.only or "")]
+    chosen = [Arm(arm.name, arm.arguments) for arm in chosen if arm.name.startswith(args.only or "")]
     print(f"\n{title}", flush=True)
     pack(chosen)
-    take_turns(chosen, given.rounds, results)
+    take_turns(chosen, args.rounds, results)
     model = model_of(paths_of(chosen))
     print("", *table(results, model), sep="\n")
     return results, model
 
 
 def main() -> int:
-    given = options()
+    args = parse_arguments()
     print(*missing(), sep="\n", flush=True)
-    arms.reference_folder()
+    arms.reference_folder()  # converted now, not while an arm is timed
     results = Results()
     chosen = arms_of(inference_files.files(), ["--together"]) + other_arms(results.faults)
-    chosen = [arm for arm in chosen if arm.name.startswith(given.only or "")]
+    chosen = [arm for arm in chosen if arm.name.startswith(args.only or "")]
     pack(chosen)
-    take_turns(chosen, given.rounds, results)
+    take_turns(chosen, args.rounds, results)
     model, bits = model_of(paths_of(chosen)), likelihoods(chosen, results)
     print("", *table(results, model), "", sep="\n")
     for name, values in bits.items():
         print(f"{name}: bits per byte " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     lines = inference_verdicts.smollm2(results.rounds, model, results.rates, bits)
     result: dict[str, Any] = {"smollm2": {**vars(results), "likelihoods": bits, "model": vars(model)}}
-    if not given.only:
+    if not args.only:
         print("\nvectors of sentences by MiniLM", flush=True)
-        result["vectors"] = embedding.measured(given.rounds) if find_spec("sentence_transformers") else {}
+        result["vectors"] = embedding.measured(args.rounds) if find_spec("sentence_transformers") else {}
         lines += embedding.verdicts_of(result["vectors"])
-    same_size, size = random_models("135 million random weights", inference_files.ternary_files(), given)
+    same_size, size = random_models("135 million random weights", inference_files.ternary_files(), args)
     lines += inference_verdicts.ternary(same_size.rounds)
     result["ternary"] = {**vars(same_size), "model": vars(size)}
-    if given.large:
+    if args.large:
         files = {STARTED: inference_files.large_file()}
-        larger, size = random_models("1.1 billion random weights in 4 bits", files, given)
+        larger, size = random_models("1.1 billion random weights in 4 bits", files, args)
         lines += inference_verdicts.large(larger.rounds, size, larger.rates)
         result["large"] = {**vars(larger), "model": vars(size)}
     print("\nasked and reached", *[line.line() for line in lines], sep="\n")
     result["asked"] = [{**vars(line), "reached": line.reached} for line in lines]
-    if given.only or given.rounds < ROUNDS:
+    if args.only or args.rounds < ROUNDS:
         print(f"not written: --only, or fewer than {ROUNDS} rounds")
     else:
         arms.keep("inference", result)

@@ -24,10 +24,10 @@ from lmworks.base.processor import threads, use_threads
 
 NEW = {16: 128, 512: 64, 2000: 64}
 """Tokens that are decoded after a prompt of so many tokens."""
-SEQUENCES, SHORT, TOGETHER = 16, 64, 64  # sequences at once, tokens of their prompts, tokens decoded of each
+SEQUENCES, BATCH_PROMPT, BATCH_NEW = 16, 64, 64  # sequences at once, tokens of their prompts, tokens decoded of each
 RANK = 16  # of adapters
 TURNS = 3  # of sequences at once without and with adapters
-SMALLEST_PREFILL = 512  # shorter prompts are not a measure of reading
+SMALLEST_PREFILL = 512  # tokens; the speed of prefill with shorter prompts is not a figure of the benchmark
 TEXTS, TEXT_TOKENS = 8, 512  # whose likelihood is compared, and tokens of each
 SINGLE_TOKENS = 128  # of each text, read token by token
 
@@ -75,15 +75,15 @@ class Lmworks(Stepwise):
         self.model = model
         self.stepper = model.stepper()
         self.adapters: list[str] = []
-        self.made: set[str] = set()
+        self.added_adapters: set[str] = set()
 
     def use_adapters(self, count: int) -> None:
         """Give each of so many rows an adapter of its own with random factors; 0: rows have none."""
         self.adapters = [f"random {number}" for number in range(count)]
         for number, name in enumerate(self.adapters):
-            if name not in self.made:
+            if name not in self.added_adapters:
                 self.model.engine.add_adapter(name, random_updates(self.model.config, number))
-                self.made.add(name)
+                self.added_adapters.add(name)
 
     def clear(self, rows: int) -> None:
         """Nothing: each prefill begins anew."""
@@ -128,7 +128,7 @@ class LlamaCpp(Stepwise):
         if not self.model:
             raise SystemExit("llama.cpp does not open the file")
         self.vocabulary = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
-        self.batch = library.llama_batch_init(max(NEW) + SEQUENCES * SHORT, 0, 1)
+        self.batch = library.llama_batch_init(max(NEW) + SEQUENCES * BATCH_PROMPT, 0, 1)
         self.contexts: dict[bool, Any] = {}
 
     def clear(self, rows: int) -> None:
@@ -141,7 +141,7 @@ class LlamaCpp(Stepwise):
 
     def _context(self, sequences: int) -> Any:
         parameters = self.library.llama_context_default_params()
-        tokens = SHORT + TOGETHER if sequences > 1 else max(NEW) + max(NEW.values())
+        tokens = BATCH_PROMPT + BATCH_NEW if sequences > 1 else max(NEW) + max(NEW.values())
         parameters.n_ctx = sequences * -(-(tokens + 1) // 256) * 256  # the library pads each sequence to 256
         parameters.n_batch, parameters.n_ubatch, parameters.n_seq_max = 2048, 512, sequences
         parameters.n_threads = parameters.n_threads_batch = threads()
@@ -171,7 +171,7 @@ class LlamaCpp(Stepwise):
         if fault := self.library.llama_decode(self.context, batch):
             raise SystemExit(f"llama_decode gave {fault}")
         logits = [self.library.llama_get_logits_ith(self.context, place) for place in last]
-        return [int(np.ctypeslib.as_array(own, (self.vocabulary,)).argmax()) for own in logits]
+        return [int(np.ctypeslib.as_array(row, (self.vocabulary,)).argmax()) for row in logits]
 
 
 class Transformers(Stepwise):
@@ -191,8 +191,7 @@ class Transformers(Stepwise):
 
     def prefill(self, rows: list[list[int]]) -> list[int]:
         with self.torch.inference_mode():
-            ids = self.torch.tensor(rows)
-            output = self.model(ids, past_key_values=self.past, use_cache=True, logits_to_keep=1)
+            output = self.model(self.torch.tensor(rows), past_key_values=self.past, use_cache=True, logits_to_keep=1)
         self.past = output.past_key_values
         return output.logits[:, -1].argmax(-1).tolist()
 
@@ -254,7 +253,7 @@ def measure(engine: Any, lengths: Sequence[int], together: bool) -> dict[str, fl
 
 def at_once(engine: Any) -> dict[str, float]:
     """Tokens per second of all sequences at once; of ours, in turn, also with an adapter of its own for each."""
-    rows = [ids(SHORT, row) for row in range(SEQUENCES)]
+    rows = [ids(BATCH_PROMPT, row) for row in range(SEQUENCES)]
     has_adapters = isinstance(engine, Lmworks)
     adapters = {"together": 0, "adapters": SEQUENCES} if has_adapters else {"together": 0}
     seconds: dict[str, list[float]] = {key: [] for key in adapters}
@@ -262,8 +261,8 @@ def at_once(engine: Any) -> dict[str, float]:
         for key, count in adapters.items():
             if has_adapters:
                 engine.use_adapters(count)
-            seconds[key].append(engine.timed(rows, TOGETHER)[1])
-    return {key: SEQUENCES * TOGETHER / statistics.median(taken) for key, taken in seconds.items()}
+            seconds[key].append(engine.timed(rows, BATCH_NEW)[1])
+    return {key: SEQUENCES * BATCH_NEW / statistics.median(taken) for key, taken in seconds.items()}
 
 
 def random_updates(config: Any, seed: int) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
@@ -320,8 +319,8 @@ def _bits(logits: np.ndarray, tokens: Sequence[int]) -> float:
     """Bits of all tokens but the first, given those before."""
     scores = logits[: len(tokens) - 1].astype(np.float64)
     scores -= scores.max(-1, keepdims=True)
-    own = scores[np.arange(len(tokens) - 1), list(tokens[1:])]
-    return float((np.log(np.exp(scores).sum(-1)) - own).sum() / np.log(2))
+    of_tokens = scores[np.arange(len(tokens) - 1), list(tokens[1:])]
+    return float((np.log(np.exp(scores).sum(-1)) - of_tokens).sum() / np.log(2))
 
 
 def machine_rates() -> dict[str, float]:
@@ -349,22 +348,22 @@ ENGINES: dict[str, Any] = {
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("kind", choices=[*ENGINES, "pack", "likelihoods", "machine"])
-    options.add_argument(
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=[*ENGINES, "pack", "likelihoods", "machine"])
+    parser.add_argument(
         "place", nargs="?", default="", help="the model's file or folder; of transformers the precision"
     )
-    options.add_argument("--flash-attention", action="store_true")
-    options.add_argument("--lengths", type=int, nargs="+", default=list(NEW), choices=list(NEW))
-    options.add_argument("--together", action="store_true")
-    given = options.parse_args()
-    if given.kind == "machine":
+    parser.add_argument("--flash-attention", action="store_true")
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(NEW), choices=list(NEW))
+    parser.add_argument("--together", action="store_true")
+    args = parser.parse_args()
+    if args.kind == "machine":
         figures = machine_rates()
-    elif given.kind in ("pack", "likelihoods"):
-        figures = (pack if given.kind == "pack" else likelihoods)(given.place)
+    elif args.kind in ("pack", "likelihoods"):
+        figures = (pack if args.kind == "pack" else likelihoods)(args.place)
     else:
-        more = [given.flash_attention] if given.kind == "llama.cpp" else []
-        figures = measure(ENGINES[given.kind](given.place, *more), given.lengths, given.together)
+        more = [args.flash_attention] if args.kind == "llama.cpp" else []
+        figures = measure(ENGINES[args.kind](args.place, *more), args.lengths, args.together)
     print(json.dumps(figures))
 
 

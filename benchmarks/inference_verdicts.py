@@ -26,6 +26,7 @@ CONTEXT = {"decode_16": 80, "decode_512": 544, "decode_2000": 2032}
 PREFILL = {"prefill_512": "prefill of 512", "prefill_2000": "prefill of 2,000"}
 TOGETHER, ADAPTED, FIRST, PEAK = "together", "adapters", "first_token_s", "peak_mb"
 CACHED_TOKENS = 2000 + 128  # of the peak of memory: the longest prompt, and the room that is made behind it
+NOT_RUN = "lmworks did not run to its end"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def ahead(rounds: Rounds, key: str, name: str, peers: Sequence[str], asked: floa
         verdicts.best(rounds, arms, key) for arms in (_having(rounds, ours(rounds), key), _having(rounds, peers, key))
     )
     if mine is None or peer is None:
-        why = "lmworks did not run to its end" if mine is None else "no peer ran to its end"
+        why = NOT_RUN if mine is None else "no peer ran to its end"
         return Verdict(name, None, asked, why=why)
     return Verdict(f"{name}: {_format(mine)} beside {peer}", verdicts.ratio(rounds, mine, peer, key), asked)
 
@@ -152,7 +153,7 @@ def ternary(rounds: Rounds) -> list[Verdict]:
     mine, four_bits = (_having(rounds, [f"{OURS} {name}"], "decode_16") for name in ("TQ2_0", "Q4_0"))
     name = "ternary beside our own 4 bits, decode"
     if not (mine and four_bits):
-        return [Verdict(name, None, 1.3, why="lmworks did not run to its end")]
+        return [Verdict(name, None, 1.3, why=NOT_RUN)]
     lines = [Verdict(name, verdicts.ratio(rounds, *mine, *four_bits, "decode_16"), 1.3)]
     peers = of(rounds, f"{LLAMA_CPP} TQ2_0")
     if peer := verdicts.best(rounds, _having(rounds, peers, "decode_16"), "decode_16"):
@@ -187,22 +188,21 @@ def _first_token(rounds: Rounds) -> Verdict:
 
 
 def _having(rounds: Rounds, arms: Sequence[str], key: str) -> list[str]:
-    """The arms that measured a figure."""
+    """The arms that measured a figure in every round."""
     return [arm for arm in arms if rounds.get(arm) and all(key in figures for figures in rounds[arm])]
 
 
 def _format(arm: str) -> str:
+    """The format of the file that an arm of ours read."""
     return arm.removeprefix(OURS).strip()
 
 
 def _at_least(name: str, measured: float | None, asked: float, unit: str) -> Verdict:
-    return Verdict(
-        name, measured, asked, unit=unit, why="" if measured is not None else "lmworks did not run to its end"
-    )
+    return Verdict(name, measured, asked, unit=unit, why="" if measured is not None else NOT_RUN)
 
 
 def _at_most(name: str, measured: float | None, asked: float, unit: str) -> Verdict:
-    why = "" if measured is not None else "lmworks did not run to its end"
+    why = "" if measured is not None else NOT_RUN
     return Verdict(name, measured, asked, is_upper_bound=True, unit=unit, why=why)
 
 

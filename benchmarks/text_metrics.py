@@ -8,12 +8,14 @@ end-of-text tokens to one length and scored those too; both ways are computed he
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from lmworks.evaluate.metric_registry import METRICS
+from lmworks.evaluate.predicted_rows import MetricOptions, PredictedRows
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
@@ -90,16 +92,16 @@ def perplexity(predictions: Sequence[Predicted]) -> float:
 
 def bleu(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """BLEU of all texts together and its n-gram precisions (Papineni et al. 2002), by sacrebleu with tokenizer 13a."""
-    import sacrebleu
-
-    score = sacrebleu.corpus_bleu(list(texts), [list(references)])
-    return {"bleu": score.score / 100} | {f"bleu{n}": value / 100 for n, value in enumerate(score.precisions, 1)}
+    measured = METRICS["bleu"].measure(_rows(texts, references), MetricOptions())
+    precisions = {f"bleu{n}": value / 100 for n, value in enumerate(measured.details["precisions"], 1)}
+    return {"bleu": measured.value / 100} | precisions
 
 
 def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """ROUGE-1, -2, -L and -Lsum (Lin 2004): F-measures by rouge-score without stemming, the mean over texts."""
-    from rouge_score.rouge_scorer import RougeScorer
+    rows = _rows(texts, references)
+    return {name: METRICS[name].measure(rows, MetricOptions()).value for name in ROUGE}
 
-    scorer = RougeScorer(ROUGE)
-    scores = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
-    return {name: statistics.mean(score[name].fmeasure for score in scores) for name in ROUGE}
+
+def _rows(texts: Sequence[str], references: Sequence[str]) -> PredictedRows:
+    return PredictedRows(texts, [[reference] for reference in references])

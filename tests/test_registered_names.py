@@ -29,6 +29,7 @@ OTHER_MEANINGS = {
     ("serve/response_output.py", "instructions"),  # a field of OpenAI's Responses
     ("adapt/adapter_folder.py", "head"),  # the part of a model
     ("run/footprint.py", "head"),
+    ("evaluate/metric_registry.py", "labels"),  # what a metric is of
 }
 CLASSIFIERS = ("evaluate/classification.py", "reports/measures.py", "reports/classification.py")
 CLASSIFIERS += ("reports/classification_tables.py", "reports/classification_page.py")

@@ -3,9 +3,10 @@
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
 export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
-measures which way to adapt a model is worth it, audit what a model does beyond its task, ladder compares the models of
-history within a time, share publishes the model of a run with its card, word_vectors opens a file of word vectors, a
-Grammar is what a generated text must look like. What a person can correct is raised as InputError.
+measures which way to adapt a model is worth it, measure scores predictions by the usual metrics, audit measures what a
+model does beyond its task, ladder compares the models of history within a time, share publishes the model of a run with
+its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must look like. What a person can
+correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
     from lmworks.comparisons.comparison_api import compare as compare
     from lmworks.comparisons.ladder_api import ladder as ladder
+    from lmworks.evaluate.metric_report import measure as measure
     from lmworks.generate.grammar import Grammar as Grammar
     from lmworks.language_model.export import export_gguf as export_gguf
     from lmworks.language_model.model import LanguageModel as LanguageModel
@@ -42,6 +44,7 @@ __all__ = [
     "export_gguf",
     "ladder",
     "load",
+    "measure",
     "plan",
     "pretrain",
     "report",
@@ -67,6 +70,7 @@ _HOMES = {
     "export_gguf": ("lmworks.language_model.export", "export_gguf"),
     "ladder": ("lmworks.comparisons.ladder_api", "ladder"),
     "load": ("lmworks.run.load", "load"),
+    "measure": ("lmworks.evaluate.metric_report", "measure"),
     "plan": ("lmworks.run.api", "plan"),
     "pretrain": ("lmworks.run.api", "pretrain"),
     "report": ("lmworks.reports.card", "build"),

@@ -11,7 +11,7 @@ from sklearn import metrics
 from lmworks.evaluate import resampled_figures as module
 from lmworks.evaluate.classification import calibration, multi_label_figures, single_label_figures
 from lmworks.evaluate.metrics import resample_weights
-from lmworks.reports.measures import measures
+from lmworks.reports.measures import MEASURED_APART, measures
 
 ROWS, CLASSES = 40, 3
 
@@ -98,3 +98,15 @@ def test_a_class_that_no_row_lacks_has_no_area() -> None:
     probabilities = np.full((8, 2), 0.5)
     draws = single_label_figures(probabilities, np.zeros(8, dtype=int), ["a", "b"])["resamples"]
     assert set(draws["roc_auc"]) == {None}
+
+
+def test_figures_computed_in_two_ways_are_not_compared() -> None:
+    probabilities, classes = made(3)
+    events = [{"classification": single_label_figures(probabilities, classes, ["a", "b", "c"])} for _ in range(2)]
+    events[1]["classification"]["signatures"]["accuracy"] = "accuracy|scikit-learn:0.1"
+    figures = {measure["key"]: measure for measure in measures(*events, "classify")}
+    assert figures["accuracy"]["change"] is None
+    assert figures["accuracy"]["verdict"] == MEASURED_APART
+    assert "scikit-learn:0.1" in figures["accuracy"]["signature"]
+    assert figures["macro_f1"]["change"]["value"] == 0.0
+    assert figures["macro_f1"]["signature"] in figures["macro_f1"]["detail"]

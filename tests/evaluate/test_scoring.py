@@ -10,6 +10,7 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate import scoring
 from lmworks.model.config import ModelConfig
@@ -95,22 +96,51 @@ def test_chunks_of_the_head_change_nothing(network: Transformer, monkeypatch: py
     assert [s.nats for s in parts] == pytest.approx([s.nats for s in whole], abs=1e-4)
 
 
+@pytest.mark.parametrize(("context", "stride"), [(None, None), (None, 20), (100, None), (50, 49), (9, 1)])
 @pytest.mark.parametrize("length", [127, 128, 129, 200, 500])
-def test_long_texts_in_windows(network: Transformer, length: int) -> None:
+def test_long_texts_in_windows(network: Transformer, length: int, context: int | None, stride: int | None) -> None:
     """Each token once; each as likely as with what its window holds before it."""
     text = "".join(chr(97 + (7 * n * n) % 26) for n in range(length))
     tokenizer = _tokenizer(True)
     ids = tokenizer.encode(text, special=True)
+    window = context or 128
+    seen = window - stride if stride else window // 2
     expected, done = 0.0, 1
     while done < len(ids):
-        begin = 0 if done == 1 else done - 64
-        end = min(begin + 128, len(ids))
+        begin = 0 if done == 1 else done - seen
+        end = min(begin + window, len(ids))
         expected += _plain(network, ids[begin:end], done - begin)
         done = end
-    (score,) = scoring.score_texts(network, tokenizer, [text])
+    (score,) = scoring.score_texts(network, tokenizer, [text], context=context, stride=stride, computed="by:test")
     assert score.tokens == length
     assert score.bytes == length
     assert score.nats == pytest.approx(expected, abs=1e-3)
+    assert score.characters == length
+    assert score.perplexity == pytest.approx(math.exp(expected / length), rel=1e-4)
+    windows = f"|context:{window}|stride:{stride or window - window // 2}" if len(ids) > window else ""
+    assert score.signature == f"by:test{windows}"
+
+
+@pytest.mark.parametrize(
+    ("context", "stride", "place"),
+    [(129, None, "--context"), (1, None, "--context"), (None, 128, "--stride"), (9, 0, "--stride")],
+)
+def test_windows_that_the_model_cannot_read_are_refused(
+    network: Transformer, context: int | None, stride: int | None, place: str
+) -> None:
+    with pytest.raises(InputError, match=place):
+        scoring.score_texts(network, _tokenizer(True), ["a text"], context=context, stride=stride)
+
+
+def test_characters_are_code_points(network: Transformer) -> None:
+    (with_bos,) = scoring.score_texts(network, _tokenizer(True), ["naïve 天空"])
+    assert (with_bos.bytes, with_bos.characters) == (len("naïve 天空".encode()), 8)
+    assert with_bos.bits_per_character == pytest.approx(with_bos.nats / math.log(2) / 8)
+    (without,) = scoring.score_texts(network, _tokenizer(False), ["naïve"])
+    assert without.characters == 4
+    (empty,) = scoring.score_texts(network, _tokenizer(False), [""])
+    assert math.isnan(empty.bits_per_character)
+    assert math.isnan(empty.perplexity)
 
 
 def test_row_losses_count_where_loss_lies(network: Transformer) -> None:

@@ -147,6 +147,9 @@ def test_another_attention_factor_is_kept() -> None:
         ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, ["lacks long_factor"]),
         ("phi3", {"attention_bias": True}, ["attention_bias"]),
         ("starcoder2", {"norm_type": "rms_norm"}, ["norm_type"]),
+        ("llama", {"rope_theta": 0}, ["rope_theta", "greater than 0"]),
+        ("gemma3_text", {"rope_local_base_freq": 0.0}, ["rope_local_theta", "greater than 0"]),
+        ("phi3", {"partial_rotary_factor": 0.0}, ["rotary_fraction", "greater than 0"]),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(name: str, keys: dict[str, Any], words: list[str]) -> None:

@@ -15,7 +15,8 @@ from tiny_model import save_tiny
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
-from lmworks.generate.native_stepper import KV_CACHES, NativeStepper
+from lmworks.generate.engine_sequences import KV_CACHES
+from lmworks.generate.native_stepper import NativeStepper
 from lmworks.generate.native_weights import native_stepper, weights_of
 from lmworks.generate.stepper import RowStart
 from lmworks.kernels.native_module import native_module

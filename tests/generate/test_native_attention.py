@@ -36,7 +36,7 @@ def test_long_prompts_get_the_logits_of_the_network(changes, instruction_set):  
     "changes", [IN_TILES, WINDOWS_IN_TILES, ONE_KEY_HEAD], ids=["llama", "windows", "one-key-head"]
 )
 def test_rounded_keys_and_values_give_in_blocks_what_they_give_token_by_token(changes, cache, instruction_set):  # noqa: F811
-    """In tiles weights and queries are rounded to bfloat16: some thousandths of the largest logit remain."""
+    """Tiles round inputs and queries to bfloat16, as weights are: some thousandths of the largest logit remain."""
     network = network_of(spread=0.1, **changes)
     tokens = torch.randint(0, BASE["vocab_size"], (600,)).tolist()
     once, singly = (native_stepper(network, "bfloat16", kv_cache=cache) for _ in range(2))
@@ -48,5 +48,5 @@ def test_rounded_keys_and_values_give_in_blocks_what_they_give_token_by_token(ch
         singly.step([token])
         expected.append(singly.logits[0])
     difference = np.abs(logits - np.stack(expected)).max(-1) / np.abs(logits).max()
-    assert difference.max() < 0.01
-    assert difference.mean() < 0.003
+    assert difference.max() < 0.02
+    assert difference.mean() < 0.006

@@ -174,7 +174,7 @@ def test_an_interrupted_call_leaves_the_rows_as_they_were(calls: str, interrupti
         timer.join()
         if len(stepper.lengths) > 1:  # it came after the call
             stepper.keep([0])
-        assert [engine.length(number) for number in stepper._sequences] == stepper.lengths
+        assert [engine.length(number) for number in stepper._numbers] == stepper.lengths
         stepper.truncate(3)
         if calls == "add":
             assert engine.sizes()[1] == before  # nothing is left of what was being read

@@ -247,6 +247,16 @@ def test_a_template_without_tools_is_told_of_them_in_the_system_message():
     assert "Be brief." in chat.render(tokenizer, told, reply=True)
 
 
+def test_texts_in_other_scripts_are_told_as_they_are():
+    described = {"name": "weather", "description": "Das Wetter in 東京 für morgen"}
+    call = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": {"city": "東京"}}}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    tools = Tools(tokenizer_of("generic"), [{"type": "function", "function": described}])
+    told = tools.messages([*messages, {"role": "tool", "tool_call_id": "a", "content": "warm"}])
+    assert described["description"] in told[0]["content"]
+    assert "東京" in told[2]["content"]
+
+
 def test_a_template_that_takes_tools_is_given_them():
     tokenizer = tokenizer_of("hermes")
     tools = Tools(tokenizer, TOOLS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from lmworks.run.load import load
 
 pytest.importorskip("langchain_core", reason="needs langchain-core (pip install 'lmworks[langchain]')")
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 
@@ -158,10 +160,34 @@ def test_tools_are_called_with_arguments_that_their_schema_allows(writer) -> Non
         chat.bind_tools([switch], tool_choice="other").invoke("hi")
 
 
-def test_structured_output_is_of_its_class(writer) -> None:
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+def test_structured_output_is_of_its_class(writer, method) -> None:
     pytest.importorskip("llguidance", reason="grammars need llguidance")
-    verdict = ChatLmworks(model=str(writer), max_tokens=200).with_structured_output(Verdict).invoke("hi")
+    chat = ChatLmworks(model=str(writer), max_tokens=200)
+    structured = chat.with_structured_output(Verdict, method=method)
+    verdict = structured.invoke("hi")
     assert isinstance(verdict, Verdict)
+    assert list(structured.stream("hi"))[-1] == verdict
+    raw = chat.with_structured_output(Verdict, method=method, include_raw=True).invoke("hi")
+    assert raw["parsed"] == verdict
+    assert raw["parsing_error"] is None
+    assert len(raw["raw"].tool_calls) == (method == "function_calling")  # one, though it might write on
+
+
+def test_structured_output_that_is_not_of_its_class_is_said(writer) -> None:
+    """JSON mode gives any object."""
+    pytest.importorskip("llguidance", reason="grammars need llguidance")
+    chat = ChatLmworks(model=str(writer), max_tokens=60)
+    anything = chat.with_structured_output({"title": "Anything"}, method="json_mode").invoke("hi")
+    assert isinstance(anything, dict)
+    answer = chat.with_structured_output(Verdict, method="json_mode", include_raw=True).invoke("hi")
+    assert json.loads(answer["raw"].content) == anything
+    assert answer["parsed"] is None
+    assert isinstance(answer["parsing_error"], OutputParserException)
+    with pytest.raises(InputError, match="no method 'grammar'"):
+        chat.with_structured_output(Verdict, method="grammar")
+    with pytest.raises(InputError, match="there is no format"):
+        chat.invoke("hi", response_format={"type": "xml"})
 
 
 def test_a_model_that_there_is_not() -> None:
@@ -221,7 +247,7 @@ else:
 
         @property
         def has_tool_calling(self) -> bool:
-            return False  # random weights call no tool with the arguments that these tests ask for
+            return False  # that is asked of a real model, in test_langchain_tools.py
 
         @property
         def has_structured_output(self) -> bool:
@@ -244,7 +270,7 @@ else:
             return {"model": self.folder}
 
     class TestChatIntegration(_Chat, ChatModelIntegrationTests):
-        """LangChain's standard tests; images are not supported; tools are tested above."""
+        """LangChain's standard tests; images are not supported."""
 
     class TestEmbeddingsUnit(_Embeddings, EmbeddingsUnitTests):
         """LangChain's standard tests."""

@@ -155,6 +155,18 @@ def test_changed_files_are_opened_anew_and_the_older_state_is_removed(folder, en
     assert [(path, place) for path, _, place in engine_cache.entries()] == [(str(folder), after)]
 
 
+def test_an_entry_that_another_process_is_writing_is_left_alone(folder, engines):
+    """Two processes pack the same model: the one that ends first removes nothing of the other's."""
+    engine_cache.store(open_saved_model(folder).prepare("float32"))
+    (entry,) = engines.iterdir()
+    aside = entry.rename(entry.with_name(f".{entry.name}.{os.getpid()}.abcdef.tmp"))
+    assert engine_cache.entries() == []
+    os.utime(folder / "model.safetensors", (1, 1))  # another state of the files, so another entry
+    engine_cache.store(open_saved_model(folder).prepare("float32"))
+    assert (aside / engine_cache.MODEL).is_file()
+    assert len(engine_cache.entries()) == 1
+
+
 @pytest.mark.parametrize("name", [engine_cache.WEIGHTS, engine_cache.MODEL, "tokenizer.json"])
 def test_damaged_entries_are_removed_and_not_used(folder, engines, name):
     engine_cache.store(open_saved_model(folder).prepare("float32"))
@@ -174,11 +186,14 @@ def test_without_room_nothing_is_kept_and_it_is_said(folder, engines, monkeypatc
     assert not engines.exists() or not list(engines.iterdir())
 
 
-def test_switched_off_nothing_is_kept(folder, engines, monkeypatch):
-    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", "off")
+@pytest.mark.parametrize("off", ["off", "OFF"])
+def test_switched_off_nothing_is_kept(folder, engines, monkeypatch, tmp_path, off):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMWORKS_ENGINE_CACHE", off)
     assert engine_cache.store(open_saved_model(folder).prepare("float32")) == []
     assert engine_cache.open_cached(str(folder)) is None
     assert not engines.exists()
+    assert not (tmp_path / off).exists()
 
 
 def test_what_the_engine_does_not_compute_is_said(tmp_path, capsys):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from lmworks.evaluate.metric_score import Signature
 from lmworks.evaluate.metrics import RESAMPLES, Interval, bootstrap_interval, paired_ratios, resample_weights
 from lmworks.ratings.win_rates import clopper_pearson
 
@@ -216,14 +217,14 @@ class Figure:
 
 
 def sign(metric: str, **settings: object) -> str:
-    """How a figure was computed, in the form of sacrebleu's signatures (Post 2018): ``exposure|rows:8|lmworks:1``.
+    """How a figure was computed, as a signature of evaluate/metric_score: ``exposure|rows:8|lmworks:1``.
 
     Args:
         metric: what it is.
         settings: key and value; None is left out.
     """
-    pairs = [f"{key}:{value}" for key, value in settings.items() if value is not None]
-    return "|".join([metric, *pairs, f"lmworks:{VERSION}"])
+    said = {key: str(value).replace("|", "/") for key, value in settings.items() if value is not None}
+    return str(Signature(metric, version=str(VERSION)).with_settings(**said))
 
 
 def share(name: str, title: str, hits: Sequence[bool] | np.ndarray, signature: str, hides: str, **more: Any) -> Figure:

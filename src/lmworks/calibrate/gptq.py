@@ -79,15 +79,15 @@ def quantize_matrix(
     for begin in range(0, columns, columns_at_once):
         end = min(begin + columns_at_once, columns)
         part, errors = rest[:, begin:end], torch.empty(len(rest), end - begin, dtype=torch.float64)
-        own = factor[begin:end, begin:end]
+        block = factor[begin:end, begin:end]
         for column in range(end - begin):
             if column % GROUP == 0:
-                of_group = slice(column, column + GROUP)
-                groups.append(choose_levels(part[:, of_group], kind, own.diagonal()[of_group] ** -2, ranges))
+                in_group = slice(column, column + GROUP)
+                groups.append(choose_levels(part[:, in_group], kind, block.diagonal()[in_group] ** -2, ranges))
             exact = part[:, column]
             level = groups[-1].levels(exact)
-            error = (exact - groups[-1].values(level)) / own[column, column]
-            part[:, column:].addr_(error, own[column, column:], alpha=-1.0)
+            error = (exact - groups[-1].values(level)) / block[column, column]
+            part[:, column:].addr_(error, block[column, column:], alpha=-1.0)
             levels[:, begin + column], errors[:, column] = level, error
         rest[:, end:].addmm_(errors, factor[begin:end, end:], alpha=-1.0)
     scales, smallest = (torch.stack([group[index] for group in groups], 1) for index in (0, 1))
@@ -124,13 +124,13 @@ def choose_levels(
     if len(ranges) == 1:
         return best
     for share in ranges:
-        own = make(group, share)
-        error = (own.values(own.levels(group)) - group).square_() @ importance
+        candidate = make(group, share)
+        error = (candidate.values(candidate.levels(group)) - group).square_() @ importance
         if least is None:
-            best, least = own, error
+            best, least = candidate, error
             continue
         better = error < least
-        best = GroupLevels(*(torch.where(better, new, old) for new, old in zip(own, best, strict=True)))
+        best = GroupLevels(*(torch.where(better, new, old) for new, old in zip(candidate, best, strict=True)))
         least = torch.minimum(error, least)
     return best
 

@@ -59,10 +59,11 @@ def record_inputs(linears: Mapping[str, nn.Module]) -> Iterator[list[LinearInput
     """
     recorded: list[LinearInputs] = []
     first: dict[str, LinearInputs] = {}  # by the name of the linear that reads a tensor first
-    last: list[Any] = [None, None]  # the tensor that was read last, which must not be freed meanwhile, and its sums
+    # the tensor that was read last, and its sums; it is kept, as another tensor could get the memory of a freed one
+    last: list[Any] = [None, None]
 
-    def read(name: str, module: nn.Module, given: tuple[Any, ...]) -> None:
-        x = given[0]
+    def read(name: str, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        x = arguments[0]
         if last[0] is x:
             if name not in last[1].names:
                 last[1].names.append(name)

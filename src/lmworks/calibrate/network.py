@@ -71,10 +71,11 @@ def quantize_blocks(
         batches: calibration rows.
         kind: of the blocks of all linears.
         scaling: whether channels are scaled first where that is exact (calibrate/scaling).
-        progress: told after every block.
+        progress: called after every block.
 
     Raises:
         InputError: see :func:`check_decoder`; or the rows make numbers that are not finite.
+        ValueError: the network has weights in a storage.
     """
     check_decoder(network.config)
     if next(stored_layers(network), None) is not None:
@@ -87,8 +88,8 @@ def quantize_blocks(
             inputs = _inputs_of(block, calls, f"layers.{index}")
             if scaling:
                 inputs = scale_block(block, network.config, inputs, RULES[kind])
-            for own in inputs:
-                _quantize_linears(network, f"layers.{index}", own, kind)
+            for sums in inputs:
+                _quantize_linears(network, f"layers.{index}", sums, kind)
             calls = [(block(x, shared), shared) for x, shared in calls]
             if progress is not None:
                 progress(index + 1, len(network.layers))
@@ -101,11 +102,11 @@ class _FirstBlock(Exception):
 
 
 def block_calls(network: Transformer, batches: Sequence[Batch]) -> list[BlockCall]:
-    """What the lowest block is called with for each batch."""
+    """What the first block is called with for each batch; the pass is stopped there by an exception."""
     calls: list[BlockCall] = []
 
-    def keep(module: nn.Module, given: tuple[Any, ...]) -> None:
-        calls.append((given[0], given[1]))
+    def keep(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        calls.append((arguments[0], arguments[1]))
         raise _FirstBlock
 
     handle = network.layers[0].register_forward_pre_hook(keep)
@@ -127,19 +128,19 @@ def _inputs_of(block: nn.Module, calls: Sequence[BlockCall], name: str) -> list[
     with record_inputs(dict(named_linears(block))) as inputs:
         for x, shared in calls:
             block(x, shared)
-    for own in inputs:
-        if not bool(own.products.isfinite().all()):
+    for sums in inputs:
+        if not bool(sums.products.isfinite().all()):
             fault = "the calibration rows make inputs that are not finite numbers"
-            raise InputError(fault, f"{name}.{own.names[0]}", "open the model in float32, or leave these rows out")
+            raise InputError(fault, f"{name}.{sums.names[0]}", "open the model in float32, or leave these rows out")
     return inputs
 
 
 def _quantize_linears(network: Transformer, block: str, inputs: LinearInputs, kind: FourBitKind) -> None:
-    """Linears that read the same input, as one matrix: their rows do not depend on each other."""
+    """Quantize linears that read the same input as one matrix, since GPTQ computes each row by itself."""
     weights = [network.get_submodule(f"{block}.{name}").get_parameter("weight") for name in inputs.names]
     storage = quantize_matrix(torch.cat([weight.float() for weight in weights]), inputs.products, kind)
     begin = 0
     for name, weight in zip(inputs.names, weights, strict=True):
         store(network, f"{block}.{name}", storage.rows(slice(begin, begin + len(weight))))
-        network.dequantized_from.pop(f"{block}.{name}", None)  # it is in other blocks now
+        network.dequantized_from.pop(f"{block}.{name}", None)  # the file's blocks are no longer the weight's
         begin += len(weight)

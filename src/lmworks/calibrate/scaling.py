@@ -5,7 +5,7 @@ section 3.2. Columns of a matrix that meet large inputs are multiplied by a scal
 inputs divided by it: their weights are rounded more finely. The scales of a matrix are the mean magnitudes of its
 inputs to a power, and the power is the one, of a grid, with the smallest error of the outputs (equations 4 and 5).
 
-The division is part of what stands before the linear, where that is exact:
+The division is folded into what comes before the linear, where that is exact:
 
     input_layernorm           -> q_proj, k_proj, v_proj    norms with a weight for each channel, before the residual
     post_attention_layernorm  -> gate_proj, up_proj        branches off (norm_position pre or both)
@@ -36,7 +36,8 @@ class Fold(NamedTuple):
 
     Attributes:
         readers: names of all linears that read it.
-        producer: name of the norm or linear whose output it is, times something that has no part of it.
+        producer: name of the norm or linear whose output it is, if need be multiplied by what does not depend on the
+            producer.
     """
 
     readers: tuple[str, ...]
@@ -73,17 +74,18 @@ def scale_block(block: nn.Module, config: ModelConfig, inputs: list[LinearInputs
     """
     exact = {frozenset(fold.readers): fold for fold in folds(config)}
     result = []
-    for own in inputs:
-        fold = exact.get(frozenset(own.names))
+    for sums in inputs:
+        fold = exact.get(frozenset(sums.names))
         if fold is None:
-            result.append(own)
+            result.append(sums)
             continue
         weight = torch.cat([block.get_submodule(name).get_parameter("weight") for name in fold.readers])
-        scales = search_scales(weight, own, rule)
-        if scales is not None:
-            apply_fold(block, fold, scales)
-            own = own.divided(scales)
-        result.append(own)
+        scales = search_scales(weight, sums, rule)
+        if scales is None:
+            result.append(sums)
+            continue
+        apply_fold(block, fold, scales)
+        result.append(sums.divided(scales))
     return result
 
 

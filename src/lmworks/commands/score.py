@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import NATS_PER_BIT, shorten
+from lmworks.base.figures import shorten
 from lmworks.commands.opening import add_backend, add_base, open_writer
 from lmworks.text.plain_text import read_text, split_lines
 
+if TYPE_CHECKING:
+    from lmworks.evaluate.text_windows import Score
+
 TEXT_WIDTH = 60  # characters of a text in its line
-ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
-can be compared across models). A text's first token counts only where the model opens texts with a token of its own.
-The signature says what computed them, and in which formats the weights are."""
+ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, perplexity (exp of a token's nats;
+comparable with the same tokenizer alone), bits per byte and per character (comparable across models); less is better. A
+text's first token counts only where the model opens texts with a token of its own. A text longer than the context is
+read in windows that advance by --stride tokens, each token scored once. The signature says what computed them, and in
+which formats the weights are. lmworks metrics compares the JSON of two models."""
+UNITS = ("nats", "tokens", "bytes", "characters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,28 +35,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="*", help="texts to score; -: standard input")
     parser.add_argument("--file", action="append", default=[], metavar="F", help="score a UTF-8 file as one text")
     parser.add_argument("--lines", action="store_true", help="each line that is not empty is a text of its own")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens of a window (default: the model's context)")
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="tokens by which windows advance (default: half of one)"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print a line a text, and a total where there are several."""
     texts = _texts(args)
-    scores = open_writer(args).score(texts)
-    rows = [(score.nats, score.tokens, score.bytes) for score in scores]
+    scores = open_writer(args).score(texts, context=args.context, stride=args.stride)
     if args.json:
-        scored = [
-            {"text": text, "nats": row[0], "tokens": row[1], "bytes": row[2], "bits_per_byte": _bits(row)}
-            | {"signature": score.signature}
-            for text, row, score in zip(texts, rows, scores, strict=True)
-        ]
-        print(json.dumps(scored, ensure_ascii=False, indent=1))
+        print(json.dumps(list(map(_object, texts, scores)), ensure_ascii=False, indent=1))
         return 0
-    print(f"{'nats':>12}  {'tokens':>7}  {'bits/byte':>9}  text")
-    for row, text in zip(rows, texts, strict=True):
-        print(_line(row, shorten(text, TEXT_WIDTH)))
-    if len(rows) > 1:
-        print(_line((sum(r[0] for r in rows), sum(r[1] for r in rows), sum(r[2] for r in rows)), "(all)"))
-    print(f"signature: {scores[0].signature}")
+    print(f"{'nats':>12}  {'tokens':>7}  {'perplexity':>10}  {'bits/byte':>9}  {'bits/char':>9}  text")
+    for score, text in zip(scores, texts, strict=True):
+        print(_line(score, shorten(text, TEXT_WIDTH)))
+    if len(scores) > 1:
+        print(_line(_total(scores), "(all)"))
+    for signature in dict.fromkeys(score.signature for score in scores):
+        print(f"signature: {signature}")
     return 0
 
 
@@ -62,11 +70,24 @@ def _texts(args: argparse.Namespace) -> list[str]:
     return texts
 
 
-def _bits(row: tuple[float, int, int]) -> float | None:
-    return row[0] / NATS_PER_BIT / row[2] if row[2] else None
+def _total(scores: Sequence[Score]) -> Score:
+    from lmworks.evaluate.text_windows import Score
+
+    sums = {name: sum(getattr(score, name) for score in scores) for name in UNITS}
+    return Score(**sums)
 
 
-def _line(row: tuple[float, int, int], text: str) -> str:
-    bits = _bits(row)
-    shown = "-" if bits is None else f"{bits:.4f}"
-    return f"{row[0]:12.4f}  {row[1]:7d}  {shown:>9}  {text}"
+def _object(text: str, score: Score) -> dict[str, object]:
+    """The score of a text as JSON, which has no NaN and no infinity."""
+    figures = {name: getattr(score, name) for name in ("perplexity", "bits_per_byte", "bits_per_character")}
+    known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    return {"text": text} | {name: getattr(score, name) for name in UNITS} | known | {"signature": score.signature}
+
+
+def _line(score: Score, text: str) -> str:
+    cells = [_cell(score.perplexity, 10, ".5g"), _cell(score.bits_per_byte, 9), _cell(score.bits_per_character, 9)]
+    return f"{score.nats:12.4f}  {score.tokens:7d}  {'  '.join(cells)}  {text}"
+
+
+def _cell(value: float, width: int, form: str = ".4f") -> str:
+    return f"{'-' if math.isnan(value) else format(value, form):>{width}}"

@@ -121,7 +121,7 @@ def _described(served: ServedModel) -> str:
     does = []
     if served.scheduler is not None:
         many = count_of(served.scheduler.backend.most, "answer")
-        context = "" if served.context is None else f", a context of {count_of(served.model.context, 'token')}"
+        context = "" if served.context is None else f", a context of {count_of(served.context, 'token')}"
         does.append(f"writes {many} at a time{context}")
     if served.embeddings is not None:
         does.append("gives vectors of texts")

@@ -13,7 +13,7 @@ from lmworks.comparisons import comparison_figure
 from lmworks.comparisons.comparison_figure import FigureByRow
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.evaluate import metrics, significance
-from lmworks.evaluate.significance import RowFigures
+from lmworks.evaluate.row_figures import RowFigures
 from lmworks.reports.cost import cost
 from lmworks.tasks.figures import GENERAL_BITS, GENERAL_LOSS
 

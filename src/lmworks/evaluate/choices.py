@@ -7,6 +7,7 @@ from its cache. Where a network's cache depends on what follows, each prompt is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 from lmworks.data.batch import Example
 from lmworks.evaluate import progress
 from lmworks.evaluate.scoring import row_losses, token_losses
-from lmworks.evaluate.text_windows import Ids, check_choices
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, check_choices
 from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.prefixes import (
     cached_tokens,
@@ -29,13 +30,13 @@ from lmworks.model.transformer import Transformer
 
 
 @torch.no_grad()
-def choice_likelihoods(
+def choice_scores(
     network: Transformer,
     prompts: Sequence[Ids],
     choices: Sequence[Sequence[Ids]],
     row_tokens: int = EVALUATED_TOKENS,
-) -> list[np.ndarray]:
-    """log p of each choice after its prompt; the largest is the model's answer.
+) -> list[ChoiceScores]:
+    """How likely each choice is after its prompt; the likeliest is the model's answer.
 
     Args:
         network: a decoder.
@@ -43,48 +44,58 @@ def choice_likelihoods(
         choices: for each prompt the token ids of its choices, each with the end that a whole answer has.
         row_tokens: tokens that pass through at a time.
 
-    Returns:
-        For each prompt an array with one log-likelihood (nats, at most 0) a choice, not divided by its length.
-
     Raises:
-        InputError: a prompt or a choice has no token, or both together are longer than the context.
+        InputError: a prompt or a choice has no token, or what is read of both is longer than the context.
     """
     check_choices(prompts, choices, network.max_text_tokens)
     if not keeps_keys(network):
-        return _flat_likelihoods(network, prompts, choices, row_tokens)
+        return _flat_scores(network, prompts, choices, row_tokens)
     training = network.training
     network.eval()
     try:
-        return _cached_likelihoods(network, prompts, choices, row_tokens)
+        return _cached_scores(network, prompts, choices, row_tokens)
     finally:
         network.train(training)
 
 
-def _flat_likelihoods(
-    network: Transformer, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], row_tokens: int
+def choice_likelihoods(
+    network: Transformer,
+    prompts: Sequence[Ids],
+    choices: Sequence[Sequence[Ids]],
+    row_tokens: int = EVALUATED_TOKENS,
 ) -> list[np.ndarray]:
+    """For each prompt an array with log p of each choice (nats, at most 0); arguments and errors as of
+    :func:`choice_scores`."""
+    return [scores.log_probabilities for scores in choice_scores(network, prompts, choices, row_tokens)]
+
+
+def _flat_scores(
+    network: Transformer, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], row_tokens: int
+) -> list[ChoiceScores]:
     """Each prompt with each of its choices as a document of its own."""
     examples = []
     for prompt, answers in zip(prompts, choices, strict=True):
         for answer in answers:
             ids = np.array([*prompt, *answer], dtype=np.int32)
             examples.append(Example(ids, np.arange(len(ids)) >= len(prompt)))
-    nats = iter(row_losses(network, examples, row_tokens).language.nats)
-    return [np.array([-next(nats) for _ in answers]) for answers in choices]
+    losses = row_losses(network, examples, row_tokens).language
+    pairs = zip(-losses.nats, losses.correct == losses.targets, strict=True)
+    each = [list(islice(pairs, len(answers))) for answers in choices]
+    return [ChoiceScores(*map(np.array, zip(*own, strict=True))) for own in each]
 
 
-def _cached_likelihoods(
+def _cached_scores(
     network: Transformer, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], row_tokens: int
-) -> list[np.ndarray]:
+) -> list[ChoiceScores]:
     """The same from caches: of what all prompts share, and of each prompt."""
     begin = shared_length(prompts)
     prefix = read_prefix(network, prompts[0][:begin]) if begin else None
-    likelihoods = [np.zeros(len(answers)) for answers in choices]
+    scores = [ChoiceScores.of(len(answers)) for answers in choices]
     lengths = [len(prompt) + max(map(len, answers)) for prompt, answers in zip(prompts, choices, strict=True)]
     counts = list(map(len, choices))
     for group in groups_after_prefix(network.config, lengths, begin, row_tokens, counts):
         cache, last = _read_prompts(network, prefix, [prompts[index][begin:] for index in group], begin)
-        firsts = last.float().log_softmax(-1)
+        firsts, likeliest = last.float().log_softmax(-1), last.argmax(-1).tolist()
         flat = [(row, place) for row, index in enumerate(group) for place in range(len(choices[index]))]
         at_once = max(1, cached_tokens(network.config) // max(lengths[index] for index in group))
         for start in range(0, len(flat), at_once):
@@ -93,11 +104,12 @@ def _cached_likelihoods(
             rows = torch.tensor([row for row, _ in part], device=network.device)
             first = firsts[rows, torch.tensor([answer[0] for answer in answers], device=network.device)]
             begins = [len(prompts[group[row]]) for row, _ in part]
-            sums = first.double().cpu() + _following(network, cache, rows, begins, answers)
-            for (row, place), value in zip(part, sums.tolist(), strict=True):
-                likelihoods[group[row]][place] = value
+            following, is_greedy = _following(network, cache, rows, begins, answers)
+            sums = (first.double().cpu() + following).tolist()
+            for (row, place), answer, value, greedy in zip(part, answers, sums, is_greedy.tolist(), strict=True):
+                scores[group[row]].add(place, value, greedy and likeliest[row] == answer[0])
             progress.report(len(part))
-    return likelihoods
+    return scores
 
 
 def _read_prompts(
@@ -125,8 +137,9 @@ def _read_prompts(
 
 def _following(
     network: Transformer, cache: Cache, rows: torch.Tensor, begins: Sequence[int], answers: Sequence[Ids]
-) -> torch.Tensor:
-    """(N,) log p, float64, of all tokens but the first of each choice, which follows its prompt in the cache.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of all tokens but the first of each choice, which follows its prompt in the cache: (N,) log p, float64; and (N,)
+    bool, whether each of them is the likeliest.
 
     Args:
         network: in evaluation mode.
@@ -135,9 +148,9 @@ def _following(
         begins: tokens of that prompt.
         answers: ids of the N choices.
     """
-    sums = torch.zeros(len(answers), dtype=torch.float64)
+    sums, is_greedy = torch.zeros(len(answers), dtype=torch.float64), torch.ones(len(answers), dtype=torch.bool)
     if max(map(len, answers)) == 1:
-        return sums
+        return sums, is_greedy
     ids, positions, segments = pad_rows([answer[:-1] for answer in answers], begins)
     width, device = ids.shape[1], network.device
     given = None if bool(segments.all()) else segments.to(device)
@@ -146,5 +159,6 @@ def _following(
     ).flatten(0, 1)
     places = segments.flatten().nonzero().squeeze(1)
     targets = torch.tensor([token for answer in answers for token in answer[1:]])
-    nats, _ = token_losses(network, states.index_select(0, places.to(device)), targets)
-    return sums.index_add_(0, places // width, -nats.double())
+    nats, correct = token_losses(network, states.index_select(0, places.to(device)), targets)
+    is_greedy[(places // width)[~correct]] = False
+    return sums.index_add_(0, places // width, -nats.double()), is_greedy

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmworks.evaluate.metric_score import Signature
 from lmworks.evaluate.prediction import SHOWN_MISTAKES, THRESHOLD, Prediction, probability_matrix
 from lmworks.evaluate.resampled_figures import resampled_figures
 
@@ -28,6 +29,28 @@ class Calibration(NamedTuple):
 
     error: float
     bins: list[tuple[float, float, int]]
+
+
+def signatures(has_several: bool = False) -> dict[str, str]:
+    """How each figure is computed, by its name: what label metrics of other predictions say too.
+
+    Args:
+        has_several: whether a text may have several labels: the accuracy is then the share of texts of which all are
+            right, and the calibration is that of all decisions.
+    """
+    several = "several" if has_several else None
+    decisions = "each decision" if has_several else "likeliest label"
+    settings: dict[str, dict[str, object]] = {
+        "accuracy": {},
+        "macro_f1": {"average": "macro", "zero_division": 0},
+        "micro_f1": {"average": "micro", "zero_division": 0},
+        "roc_auc": {"average": "macro"},
+    }
+    named = {name: Signature.of_library("scikit-learn", name, **own) for name, own in settings.items()}
+    named["calibration_error"] = Signature("calibration_error").with_settings(
+        bins=CALIBRATION_BINS, width="equal", of=decisions
+    )
+    return {name: str(signature.with_settings(labels=several)) for name, signature in named.items()}
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray) -> Calibration:
@@ -59,7 +82,7 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
         ``roc_auc`` (macro, each class against the rest; None where fewer than two classes occur), ``confusion``
         ((C, C), rows: right classes, columns: predicted), ``calibration_error``, ``calibration``, ``mistakes``
         (numbers of texts, the most confident first), by row ``row_correct``, and ``resamples`` (figures of resampled
-        rows, by their names: evaluate/resampled_figures).
+        rows, by their names: evaluate/resampled_figures); ``signatures`` of the figures.
     """
     from sklearn import metrics
 
@@ -68,6 +91,7 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
     measured = calibration(confidence, correct)
     return {
         "labels": list(labels),
+        "signatures": signatures(),
         "rows": len(classes),
         "accuracy": float(metrics.accuracy_score(classes, predicted)),
         "macro_f1": float(metrics.f1_score(classes, predicted, average="macro", zero_division=0.0)),
@@ -82,7 +106,7 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
             classes[:, None] == numbers,
             predicted[:, None] == numbers,
             probabilities,
-            _by_bin(confidence[:, None], correct[:, None]),
+            gaps_by_bin(confidence[:, None], correct[:, None]),
             1,
             True,
         ),
@@ -100,7 +124,7 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
     Returns:
         ``accuracy`` (share of texts whose labels are all right), ``macro_f1``, ``micro_f1``, ``roc_auc``,
         ``calibration_error`` and ``calibration`` over all N x C decisions, ``mistakes``, ``row_correct``,
-        ``resamples``.
+        ``resamples``, ``signatures``.
     """
     from sklearn import metrics
 
@@ -111,6 +135,7 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
     wrong = np.where(predicted != classes, confidence, 0.0).max(axis=1)
     return {
         "labels": list(labels),
+        "signatures": signatures(has_several=True),
         "rows": len(classes),
         "accuracy": float(correct.mean()),
         "macro_f1": float(metrics.f1_score(classes, predicted, average="macro", zero_division=0.0)),
@@ -124,7 +149,7 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
             classes.astype(bool),
             predicted,
             probabilities,
-            _by_bin(confidence, predicted == classes),
+            gaps_by_bin(confidence, predicted == classes),
             len(labels),
             False,
         ),
@@ -214,7 +239,7 @@ def with_texts(
     return {**figures, "mistakes": mistakes}
 
 
-def _by_bin(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+def gaps_by_bin(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """(N, D) decisions of N rows -> (N, bins) sums of (right or not - confidence)."""
     which = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     sums = np.zeros((len(which), CALIBRATION_BINS))

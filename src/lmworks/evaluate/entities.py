@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmworks.data.word_pieces import Words
+from lmworks.evaluate.metric_score import Signature
 from lmworks.evaluate.prediction import SHOWN_MISTAKES
 from lmworks.evaluate.tagging import characters_of, mark_entities
 from lmworks.text.tags import Span, Tags, entities, have_scheme, strict_entities
@@ -22,6 +23,22 @@ def scores(right: int, predicted: int, expected: int) -> dict[str, float]:
     """Precision, recall and F1 from counts of entities; 0 where there is nothing to divide by."""
     precision, recall = right / predicted if predicted else 0.0, right / expected if expected else 0.0
     return {"precision": precision, "recall": recall, "f1": 2 * right / (predicted + expected) if right else 0.0}
+
+
+def signatures(has_scheme: bool) -> dict[str, str]:
+    """How the figures are computed, by name.
+
+    Args:
+        has_scheme: whether tags say where an entity begins; else each word is one.
+    """
+    match = {"match": "span and type", "scheme": "IOB2" if has_scheme else "none"}
+    f1 = Signature("entity_f1")
+    settings = {"f1": {"average": "micro"}, "macro_f1": {"average": "macro"}}
+    named = {name: f1.with_settings(**own, **match) for name, own in settings.items()}
+    named["strict_f1"] = named["f1"].with_settings(mode="strict")
+    named |= {name: Signature(f"entity_{name}").with_settings(**match) for name in ("precision", "recall")}
+    named["accuracy"] = Signature("tag_accuracy")
+    return {name: str(signature) for name, signature in named.items()}
 
 
 def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[str, Any]:
@@ -35,7 +52,7 @@ def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[
         ``strict_f1``, where only what B begins is an entity, ``accuracy``, the share of words with the right tag,
         ``types``: of each type its scores and the numbers ``expected``, ``predicted`` and ``right``; by row
         ``row_right``, twice the entities that are right, and ``row_entities``, those expected and those predicted:
-        their quotient is F1.
+        their quotient is F1; ``signatures`` of the figures.
     """
     pairs, strict_pairs = (_span_sets(expected, predicted, find) for find in (entities, strict_entities))
     rows = [(len(right & found), len(right) + len(found)) for right, found in pairs]
@@ -59,10 +76,12 @@ def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[
         sum(len(right) for right, _ in strict_pairs),
     )
     total = scores(*(counts[name].total() for name in ("right", "predicted", "expected")))
+    is_iob = have_scheme(tag for pair in words for tag in pair)
     return {
         "rows": len(rows),
         "words": len(words),
-        "scheme": "IOB2" if have_scheme(tag for pair in words for tag in pair) else "",
+        "signatures": signatures(is_iob),
+        "scheme": "IOB2" if is_iob else "",
         **total,
         "macro_f1": float(np.mean([types[kind]["f1"] for kind in kinds])) if kinds else 0.0,
         "strict_f1": strict["f1"],

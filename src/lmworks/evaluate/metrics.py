@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmworks.evaluate.metric_score import Signature
+
 FEWEST_ROWS = 6
 """Rows from which on a change is tested: of five, even five changes of one sign are chance more often than once in
 twenty (2 / 2^5)."""
@@ -71,10 +73,9 @@ def _sacrebleu_chrf() -> Any:
     return CHRF()
 
 
-def _chrf_signature() -> str:
-    import sacrebleu
-
-    return f"chrF2|mean-of-rows|nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|sacrebleu:{sacrebleu.__version__}"
+def _chrf_signature() -> Signature:
+    settings = {"average": "rows", "nrefs": 1, "case": "mixed", "eff": "yes", "nc": 6, "nw": 0, "space": "no"}
+    return Signature.of_library("sacrebleu", "chrf", **settings)
 
 
 def final_number(text: str) -> Decimal | None:
@@ -102,10 +103,12 @@ def end_in_numbers(references: Sequence[str]) -> bool:
 def metric(name: str) -> Metric:
     """The metric of that name: ``chrf``, ``number_match`` or ``accuracy``."""
     if name == "chrf":
-        return Metric("chrF", _chrf_signature(), chrf)
+        return Metric("chrF", str(_chrf_signature()), chrf)
+    numbers = Signature("number_match").with_settings(number="after #### or the last", equal="decimal")
+    labels = Signature("accuracy").with_settings(equal="label", ends="stripped")
     known = {
-        "number_match": Metric("final number", "number-match|after-####-or-last|decimal|v1", number_match),
-        "accuracy": Metric("accuracy", "accuracy|label-equal|v1", exact_match),
+        "number_match": Metric("final number", str(numbers), number_match),
+        "accuracy": Metric("accuracy", str(labels), exact_match),
     }
     if name not in known:
         raise ValueError(f"no metric {name!r}; there are chrf, {', '.join(known)}")
@@ -113,20 +116,22 @@ def metric(name: str) -> Metric:
 
 
 def macro_f1(answers: Sequence[object], references: Sequence[object], labels: Sequence[object] | None = None) -> float:
-    """Mean over labels of each label's F1, in 0..1; a label on neither side counts 0, as in scikit-learn.
+    """Mean over labels of each label's F1, in 0..1, by scikit-learn; a label on neither side counts 0.
 
     Args:
         answers, references: one label a row.
         labels: the labels to average over; None: those that occur on either side.
     """
+    from sklearn.metrics import f1_score
+
     if labels is None:
         labels = sorted({*answers, *references}, key=str)
+    if not labels:
+        return 0.0
     number = {label: place for place, label in enumerate(labels)}
-    predicted = np.array([number.get(a, len(number)) for a in answers], dtype=np.int64)
-    expected = np.array([number.get(r, len(number)) for r in references], dtype=np.int64)
-    hits = np.bincount(predicted[predicted == expected], minlength=len(number) + 1)[: len(number)]
-    counts = sum(np.bincount(side, minlength=len(number) + 1)[: len(number)] for side in (predicted, expected))
-    return float(np.mean(2 * hits / np.maximum(counts, 1))) if number else 0.0
+    expected, predicted = ([number.get(label, len(number)) for label in side] for side in (references, answers))
+    places = list(range(len(labels)))
+    return float(f1_score(expected, predicted, labels=places, average="macro", zero_division=0.0))
 
 
 def bootstrap_interval(

@@ -53,8 +53,8 @@ def pseudo_scores(
     sums = [sum(float(next(nats)) for _ in part) for part in parts]
     sizes = [len(text.encode("utf-8", errors="replace")) for text in texts]
     return [
-        Score(total, len(ids), size if len(ids) else 0)
-        for total, (ids, _), size in zip(sums, spans, sizes, strict=True)
+        Score(total, len(ids), size if len(ids) else 0, characters=len(text) if len(ids) else 0)
+        for total, (ids, _), size, text in zip(sums, spans, sizes, texts, strict=True)
     ]
 
 

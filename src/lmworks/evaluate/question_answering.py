@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmworks.evaluate.metric_score import Signature
 from lmworks.evaluate.prediction import SHOWN_MISTAKES
 
 NO_ANSWER = "(no answer)"
@@ -72,6 +73,16 @@ def scores(predicted: str, gold: Sequence[str]) -> tuple[float, float]:
     return max(exact_match(predicted, answer) for answer in right), max(f1(predicted, answer) for answer in right)
 
 
+def signature(name: str, references: str) -> Signature:
+    """How the exact match (``squad_exact_match``) or F1 (``token_f1``) of answers is computed.
+
+    Args:
+        name: one of the two.
+        references: right answers of a question: a number, or ``var``.
+    """
+    return Signature(name).with_settings(nrefs=references, case="lc", tok="white-space", norm="squad")
+
+
 def figures_of_answers(answered: Sequence[AnsweredQuestion], threshold: float | None = None) -> dict[str, Any]:
     """The part ``questions`` of an evaluation.
 
@@ -83,13 +94,17 @@ def figures_of_answers(answered: Sequence[AnsweredQuestion], threshold: float | 
         ``exact`` and ``f1`` in percent, ``has_answer`` and ``no_answer`` (numbers of questions) and the same figures of
         each (``has_answer_f1`` ...); where there are questions without answer, ``best_f1`` and ``best_exact``, which
         the thresholds ``best_f1_threshold`` and ``best_exact_threshold`` would give on these very questions;
-        ``mistakes``; by question ``row_exact`` and ``row_f1``.
+        ``mistakes``; by question ``row_exact`` and ``row_f1``; ``signatures``.
     """
     given = ["" if threshold is not None and row.null_margin > threshold else row.predicted for row in answered]
     rows = 100 * np.array([scores(text, row.gold) for text, row in zip(given, answered, strict=True)])
     has = np.array([bool(row.gold) for row in answered])
     figures: dict[str, Any] = {"rows": len(answered), "threshold": threshold}
     figures |= {"exact": float(rows[:, 0].mean()), "f1": float(rows[:, 1].mean())}
+    names = {"exact": "squad_exact_match", "f1": "token_f1"}
+    figures["signatures"] = {
+        key: str(signature(name, "var").with_settings(unit="percent")) for key, name in names.items()
+    }
     for name, which in (("has_answer", has), ("no_answer", ~has)):
         figures[name] = int(which.sum())
         if which.any() and not which.all():

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lmworks.evaluate.metric_score import Signature
+
 FEWEST_ROWS = 3  # two rows always correlate perfectly
 
 
@@ -17,17 +19,24 @@ def regression_figures(predicted: np.ndarray, values: np.ndarray) -> dict[str, A
 
     Returns:
         ``pearson`` and ``spearman`` correlations (None where a side is the same for all rows, or of fewer than
-        FEWEST_ROWS rows), ``squared_error`` (the mean), and by row ``row_errors`` and ``row_weights``.
+        FEWEST_ROWS rows), ``squared_error`` (the mean), by row ``row_errors`` and ``row_weights``, and ``signatures``.
     """
     errors = (predicted.astype(np.float64) - values) ** 2
     return {
         "rows": len(values),
+        "signatures": signatures(),
         "pearson": pearson(predicted, values) if len(values) >= FEWEST_ROWS else None,
         "spearman": spearman(predicted, values) if len(values) >= FEWEST_ROWS else None,
         "squared_error": float(errors.mean()),
         "row_errors": errors.tolist(),
         "row_weights": [1.0] * len(errors),
     }
+
+
+def signatures() -> dict[str, str]:
+    """How the figures are computed, by name."""
+    named = {name: Signature.of_library("scipy", name) for name in ("pearson", "spearman")}
+    return {name: str(each) for name, each in (named | {"squared_error": Signature("squared_error")}).items()}
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float | None:

@@ -41,7 +41,7 @@ def resampled_figures(
         R numbers each; None where no class has rows with and without it.
     """
     hits, either = (occurs & predicted).astype(np.float32), occurs.astype(np.float32) + predicted
-    ranked = [_Ranking(occurs[:, c], probabilities[:, c]) for c in range(occurs.shape[1])]
+    ranked = [Ranking(occurs[:, c], probabilities[:, c]) for c in range(occurs.shape[1])]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("macro_f1", "micro_f1", "roc_auc", "calibration_error")}
     rows, classes = occurs.shape
     resamples = int(np.clip(NUMBERS // max(rows * classes, 1), FEWEST, MOST))
@@ -64,9 +64,13 @@ def resampled_figures(
     }
 
 
-class _Ranking:
-    """The rows of a class in the order of their probability, to compute areas under the ROC curve: the share of pairs
-    of a row with and a row without the class of which the first has the larger probability; equal ones count half."""
+class Ranking:
+    """The rows of a class in the order of their probability, to compute areas under curves over resampled rows.
+
+    Args:
+        occurs: (N,) bool, whether a row has the class.
+        probability: (N,) of the class.
+    """
 
     def __init__(self, occurs: np.ndarray, probability: np.ndarray) -> None:
         self.order = np.argsort(probability, kind="stable")
@@ -75,9 +79,24 @@ class _Ranking:
         self.has = occurs[self.order].astype(np.float32)
 
     def areas(self, weights: np.ndarray) -> np.ndarray:
-        """(R, N) weights -> (R,) areas; NaN where all rows have the class, or none has it."""
-        weights = weights[:, self.order].astype(np.float64)
-        of_class, others = (np.add.reduceat(weights * side, self.begins, axis=1) for side in (self.has, 1 - self.has))
+        """(R, N) weights -> (R,) areas under the ROC curve: the share of pairs of a row with and a row without the
+        class of which the first has the larger probability, equal ones half; NaN where all rows have the class, or none
+        has it."""
+        of_class, others = self._sums(weights)
         below = np.cumsum(others, axis=1) - others / 2
         pairs = of_class.sum(1) * others.sum(1)
         return np.where(pairs > 0, (of_class * below).sum(1) / np.maximum(pairs, 1), np.nan)
+
+    def average_precisions(self, weights: np.ndarray) -> np.ndarray:
+        """(R, N) weights -> (R,) average precisions, the area under the precision-recall curve as steps: the mean over
+        rows with the class of the precision at their probability; NaN where none has it."""
+        of_class, others = (side[:, ::-1] for side in self._sums(weights))  # the largest probability first
+        found = np.cumsum(of_class, axis=1)
+        precision = found / np.maximum(found + np.cumsum(others, axis=1), 1)
+        total = of_class.sum(1)
+        return np.where(total > 0, (of_class * precision).sum(1) / np.maximum(total, 1), np.nan)
+
+    def _sums(self, weights: np.ndarray) -> list[np.ndarray]:
+        """(R, N) weights -> (R, G) those of the rows with and without the class at each of G probabilities."""
+        weights = weights[:, self.order].astype(np.float64)
+        return [np.add.reduceat(weights * side, self.begins, axis=1) for side in (self.has, 1 - self.has)]

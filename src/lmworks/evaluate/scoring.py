@@ -236,16 +236,22 @@ def perplexity(loss: float) -> float:
 
 
 def score_texts(
-    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = EVALUATED_TOKENS
+    network: Transformer,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    row_tokens: int = EVALUATED_TOKENS,
+    context: int | None = None,
+    stride: int | None = None,
+    computed: str = "",
 ) -> list[Score]:
     """How likely each text is, in the order given.
 
-    A text longer than the model's context is scored in windows, each token once; after the first window every token
-    sees at least half a context before it.
+    A text longer than the context is scored in windows, each token once (text_windows.windows_of: ``context``
+    and ``stride``); ``computed`` begins the signature of each score.
     """
-    windowed = windows_of(texts, tokenizer, network.max_text_tokens)
+    windowed = windows_of(texts, tokenizer, network.max_text_tokens, context, stride)
     examples = [window for text in windowed for window in text.windows]
-    return scores_of(windowed, row_losses(network, examples, row_tokens).language.nats)
+    return scores_of(windowed, row_losses(network, examples, row_tokens).language.nats, computed)
 
 
 def groups_by_length(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:

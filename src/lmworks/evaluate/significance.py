@@ -1,12 +1,13 @@
 """Which of several models differ on the same rows: paired tests, corrected for their number; the rows that they need.
 
-A figure is the mean over its columns of sum(numerators) / sum(denominators) over rows. Accuracy, exact match and the F1
-of answers have one column of which every row counts once; nats per token has one whose denominators are tokens;
-macro-F1 has a column for each label.
+A figure is the mean over its columns of sum(numerators) / sum(denominators) over rows, or any other function of rows
+(evaluate/row_figures). Accuracy, exact match and the F1 of answers have one column of which every row counts once; nats
+per token has one whose denominators are tokens; macro-F1 has a column for each label.
 
 - Right or wrong, row by row: McNemar's exact test (McNemar 1947; the binomial distribution of the rows on which the
   two differ). Everything else: the paired bootstrap over rows (Efron & Tibshirani 1993, chapter 13): twice the smaller
-  share of resamples in which the difference has the other sign or is zero.
+  share of resamples in which the difference has the other sign or is zero. Where it is asked for, the permutation test:
+  the share of random exchanges of the two models' rows with a difference as large.
 - Holm's step-down correction (Holm 1979). Where the reference is the best by these very rows, it was chosen by all
   comparisons of two models, and so all of them are corrected for; where it was named beforehand, those with it alone.
 
@@ -24,88 +25,16 @@ from typing import Literal
 
 import numpy as np
 
-from lmworks.evaluate.metrics import resample_weights
+from lmworks.evaluate.metrics import WEIGHTS_AT_ONCE, resample_weights
+from lmworks.evaluate.row_figures import RowFigure, RowFigures
 
 LEVEL, POWER = 0.95, 0.8
 FEWEST_RESAMPLES = 2000
 RESAMPLES_PER_TEST = 400  # the least p-value, twice one resample, is then a tenth of the level corrected for all tests
 MAX_RESAMPLED_NUMBERS = 400_000_000  # R N; of more there are fewer resamples, but still RESAMPLES_PER_TEST / 4
+PERMUTATIONS = 10_000
 Direction = Literal["higher", "lower"]
-
-
-@dataclass(frozen=True)
-class RowFigures:
-    """What one model's figure consists of, row by row.
-
-    Attributes:
-        numerators: (N, C) float64.
-        denominators: (N, C) float64. A column whose denominators sum to 0 is left out of the mean over columns.
-    """
-
-    numerators: np.ndarray
-    denominators: np.ndarray
-
-    @classmethod
-    def of(
-        cls, values: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray | None = None
-    ) -> RowFigures:
-        """A mean over rows, or sum(values) / sum(weights): nats over tokens, for instance.
-
-        Args:
-            values: (N,) one number a row.
-            weights: (N,) denominators.
-
-        Raises:
-            ValueError: no rows, other shapes, or a number that is not finite.
-        """
-        numerators = np.asarray(values, dtype=np.float64)
-        denominators = np.ones_like(numerators) if weights is None else np.asarray(weights, dtype=np.float64)
-        if numerators.ndim != 1 or not len(numerators) or numerators.shape != denominators.shape:
-            raise ValueError(f"figures need rows, and as many weights: {numerators.shape} and {denominators.shape}")
-        if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
-            raise ValueError("a row's figure is no finite number")
-        return cls(numerators[:, None], denominators[:, None])
-
-    @classmethod
-    def macro_f1(cls, answers: Sequence[object], references: Sequence[object]) -> RowFigures:
-        """The mean over labels of each label's F1: 2 hits / (times it is the answer + times it is the reference).
-
-        Args:
-            answers, references: (N,) one label a row.
-
-        Raises:
-            ValueError: no rows, or other numbers of answers and references.
-        """
-        if not answers or len(answers) != len(references):
-            raise ValueError(f"{len(answers)} answers to {len(references)} rows")
-        labels = sorted({*answers, *references}, key=str)
-        given, expected = (
-            np.array([[side == label for label in labels] for side in rows]) for rows in (answers, references)
-        )
-        return cls(2.0 * (given & expected), given.astype(np.float64) + expected)
-
-    @property
-    def value(self) -> float:
-        """The figure."""
-        return float(_ratios(self.numerators.sum(0)[None], self.denominators.sum(0)[None])[0])
-
-    @property
-    def is_right_or_wrong(self) -> bool:
-        """Whether each row counts once, as 1 or 0."""
-        return self.numerators.shape[1] == 1 and bool(
-            np.isin(self.numerators, (0.0, 1.0)).all() and (self.denominators == 1.0).all()
-        )
-
-    def influence(self) -> np.ndarray:
-        """(N,) derivatives of the figure with respect to each row's weight, times N (the delta method): their standard
-        deviation, divided by sqrt(N), is the figure's standard error."""
-        sums = self.denominators.sum(0)
-        counted = sums > 0
-        if not counted.any():
-            return np.zeros(len(self.numerators))
-        numerators, denominators = self.numerators[:, counted], self.denominators[:, counted]
-        ratios = numerators.sum(0) / sums[counted]
-        return ((numerators - ratios * denominators) / (sums[counted] / len(numerators))).mean(1)
+PairedTest = Literal["mcnemar", "bootstrap", "permutation"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +89,7 @@ class ModelFigures:
         interval: [low, high] of the figure, by bootstrap over rows.
         difference: its figure minus the reference's; 0 of the reference itself.
         difference_interval: [low, high] of the difference, by paired bootstrap; None of the reference.
-        test: "mcnemar" or "bootstrap"; None of the reference.
+        test: "mcnemar", "bootstrap" or "permutation"; None of the reference.
         p_value: of the difference, by itself.
         adjusted_p_value: the same after Holm's correction.
         differs: whether the adjusted p-value is at most 1 - level.
@@ -213,12 +142,13 @@ class PairedComparison:
 
 
 def compare(
-    figures: Mapping[str, RowFigures],
+    figures: Mapping[str, RowFigure],
     better: Direction = "higher",
     reference: str | None = None,
     seed: int = 0,
     level: float = LEVEL,
     power: float = POWER,
+    test: PairedTest | None = None,
 ) -> PairedComparison:
     """Compare models on the same rows.
 
@@ -230,12 +160,13 @@ def compare(
         seed: of the resampling; the same rows and seed give the same p-values.
         level: of intervals and tests.
         power: probability with which ``rows_needed`` would tell a difference apart.
+        test: of all pairs; None: McNemar's where rows are right or wrong, else the bootstrap.
 
     Raises:
-        ValueError: no model, no model of the reference's name, or other numbers of rows.
+        ValueError: no model, no model of the reference's name, other numbers of rows, or a test that does not fit.
     """
     names = sorted(figures, key=lambda name: figures[name].value, reverse=better == "higher")
-    counts = {len(figures[name].numerators) for name in names}
+    counts = {len(figures[name].columns) for name in names}
     if len(counts) != 1:
         raise ValueError(f"models are compared on the same rows, not on {sorted(counts)}")
     if reference is not None and reference not in figures:
@@ -245,7 +176,7 @@ def compare(
     analysis = PowerAnalysis(max(len(pairs), 1), level, power)
     draws = _resampled([figures[name] for name in names], analysis, seed)
     models = {name: _Model(name, figures[name], own) for name, own in zip(names, draws, strict=True)}
-    tests = _tests([(models[first], models[second]) for first, second in pairs])
+    tests = _tests([(models[first], models[second]) for first, second in pairs], test, seed)
     contenders = [
         own.beside(models[best], tests[frozenset((name, best))], analysis) if name != best else own.alone(level)
         for name, own in models.items()
@@ -267,7 +198,7 @@ class _Model:
     """A model: its figures by row, and the figure of (R,) resamples, which are of the same rows for all models."""
 
     name: str
-    figures: RowFigures
+    figures: RowFigure
     draws: np.ndarray
 
     def alone(self, level: float) -> ModelFigures:
@@ -277,7 +208,7 @@ class _Model:
     def beside(self, reference: _Model, test: _Test, analysis: PowerAnalysis) -> ModelFigures:
         """The figures of a model that is compared with the reference."""
         difference = self.figures.value - reference.figures.value
-        deviation, rows = paired_deviation(self.figures, reference.figures), len(self.figures.numerators)
+        deviation, rows = self._deviation_from(reference), len(self.figures.columns)
         return ModelFigures(
             self.name,
             self.figures.value,
@@ -292,10 +223,16 @@ class _Model:
             rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
         )
 
+    def _deviation_from(self, reference: _Model) -> float:
+        """Standard deviation of the difference by row; of figures without an influence from the resamples."""
+        if isinstance(self.figures, RowFigures) and isinstance(reference.figures, RowFigures):
+            return paired_deviation(self.figures, reference.figures)
+        return float(np.nanstd(self.draws - reference.draws)) * math.sqrt(len(self.figures.columns))
 
-def _tests(pairs: Sequence[tuple[_Model, _Model]]) -> dict[frozenset[str], _Test]:
+
+def _tests(pairs: Sequence[tuple[_Model, _Model]], test: PairedTest | None, seed: int) -> dict[frozenset[str], _Test]:
     """The tests of pairs of models, by the names of each pair."""
-    tests = [_test(first, second) for first, second in pairs]
+    tests = [_test(first, second, test, seed) for first, second in pairs]
     adjusted = holm([p_value for _, p_value in tests])
     return {
         frozenset((first.name, second.name)): _Test(name, p_value, after)
@@ -329,6 +266,37 @@ def mcnemar(first_alone: int, second_alone: int) -> float:
     return min(1.0, 2 * total / 2**count)
 
 
+def permutation(first: RowFigure, second: RowFigure, seed: int = 0, permutations: int = PERMUTATIONS) -> float:
+    """The two-sided p-value of the paired permutation test, also called approximate randomization (Noreen 1989; of
+    translations Riezler and Maxwell 2005): were the models equal, each row might have come from either.
+
+    Args:
+        first, second: figures of the same N rows.
+        seed: of the exchanges; the same rows and seed give the same p-value.
+        permutations: random exchanges of rows between the models.
+
+    Raises:
+        ValueError: other numbers of rows, or figures of which the rows of two models make none.
+    """
+    rows = len(first.columns)
+    if len(second.columns) != rows:
+        raise ValueError(f"models are compared on the same rows, not on {rows} and {len(second.columns)}")
+    if not (first.has_joined_rows and second.has_joined_rows):
+        raise ValueError("the permutation test does not fit a figure of all texts together; take the bootstrap")
+    joined: RowFigure = first.joined(second)
+    observed = abs(first.value - second.value)
+    random = np.random.default_rng(seed)
+    as_large, left = 0, permutations
+    while left:
+        some = min(left, max(WEIGHTS_AT_ONCE // rows, 1))
+        exchanged = random.integers(0, 2, (some, rows)).astype(np.float64)
+        weights = np.concatenate([1.0 - exchanged, exchanged], axis=1)
+        differences = joined.resampled(weights) - joined.resampled(1.0 - weights)
+        as_large += int((np.abs(differences) >= observed * (1 - 1e-9)).sum())  # sums are rounded in another order
+        left -= some
+    return (as_large + 1) / (permutations + 1)
+
+
 def paired_deviation(first: RowFigures, second: RowFigures) -> float:
     """The standard deviation of the difference by row: that of two figures is it, divided by sqrt(N)."""
     differences = first.influence() - second.influence()
@@ -345,36 +313,38 @@ def deviation_of_accuracies(disagreement: float, difference: float = 0.0) -> flo
     return math.sqrt(max(disagreement - difference**2, 0.0))
 
 
-def _test(first: _Model, second: _Model) -> tuple[str, float]:
+def _test(first: _Model, second: _Model, test: PairedTest | None, seed: int) -> tuple[str, float]:
     """Name and p-value of the test of two models."""
     one, other = first.figures, second.figures
-    if one.is_right_or_wrong and other.is_right_or_wrong:
-        right, also = one.numerators[:, 0] > 0, other.numerators[:, 0] > 0
-        return "mcnemar", mcnemar(int((right & ~also).sum()), int((also & ~right).sum()))
+    if test is None:
+        test = "mcnemar" if one.is_right_or_wrong and other.is_right_or_wrong else "bootstrap"
+    if test == "mcnemar":
+        if not (one.is_right_or_wrong and other.is_right_or_wrong):
+            raise ValueError("McNemar's test fits shares of right rows alone; take the bootstrap")
+        right, also = one.columns[:, 0] > 0, other.columns[:, 0] > 0
+        return test, mcnemar(int((right & ~also).sum()), int((also & ~right).sum()))
+    if test == "permutation":
+        return test, permutation(one, other, seed)
     differences = second.draws - first.draws
+    differences = differences[np.isfinite(differences)]
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
-    apart = (one.numerators != other.numerators) | (one.denominators != other.denominators)
     # resamples of few rows that all lie on one side never cross zero: their signs alone are chance this often
-    least = 2.0 ** (1 - min(int(apart.any(1).sum()), 1000))
+    least = 2.0 ** (1 - min(_rows_apart(one.columns, other.columns), 1000))
     return "bootstrap", min(1.0, max(2 * (int(tail) + 1) / (len(differences) + 1), least))
 
 
-def _resampled(figures: Sequence[RowFigures], analysis: PowerAnalysis, seed: int) -> np.ndarray:
+def _rows_apart(first: np.ndarray, second: np.ndarray) -> int:
+    """Rows that contribute differently; all where columns are of other labels."""
+    return int((first != second).any(1).sum()) if first.shape == second.shape else len(first)
+
+
+def _resampled(figures: Sequence[RowFigure], analysis: PowerAnalysis, seed: int) -> np.ndarray:
     """(M, R): each model's figure over resampled rows, the same rows for all."""
-    rows, most = len(figures[0].numerators), RESAMPLES_PER_TEST * analysis.comparisons
+    rows, most = len(figures[0].columns), RESAMPLES_PER_TEST * analysis.comparisons
     resamples = max(FEWEST_RESAMPLES, min(most, max(MAX_RESAMPLED_NUMBERS // rows, most // 4)))
-    parts = []
-    for weights in resample_weights(rows, resamples, seed):
-        parts.append([_ratios(weights @ one.numerators, weights @ one.denominators) for one in figures])
-    return np.concatenate([np.stack(part) for part in parts], axis=1)
-
-
-def _ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """(R, C) sums -> (R,) means of their ratios over the columns that count; 0 where none does."""
-    counted = denominators > 0
-    ratios = np.where(counted, numerators / np.where(counted, denominators, 1.0), 0.0)
-    return ratios.sum(1) / np.maximum(counted.sum(1), 1)
+    weighted = resample_weights(rows, resamples, seed)
+    return np.concatenate([np.stack([one.resampled(weights) for one in figures]) for weights in weighted], axis=1)
 
 
 def _ends(draws: np.ndarray, level: float) -> list[float]:
-    return [float(end) for end in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
+    return [float(end) for end in np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])]

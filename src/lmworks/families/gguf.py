@@ -42,12 +42,14 @@ from lmworks.families.opened import (
 )
 from lmworks.families.registry import FAMILIES
 from lmworks.model.trained_parameters import meta_network
+from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-LARGEST = {"gemma2": 46, "gemma3": 62}  # layers of the 27B, whose scores llama.cpp scales by the hidden size
-# Keys under the architecture's name that change nothing, or that say again what others say.
+# Layers of the 27B models, whose scores llama.cpp scales by hidden_size / num_attention_heads, not by the head size.
+LARGEST = {"gemma2": 46, "gemma3": 62}
+# Keys under the architecture's name that change nothing, or repeat what other keys say.
 IGNORED = ("vocab_size", "rope.scaling.finetuned", "tensor_data_layout")
-# Keys that would change what the model computes, but not at these values.
+# Keys that would change what the model computes; at these values they do not.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "expert_count": (0,),
@@ -62,10 +64,13 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
 
     Args:
         path: the file.
-        dtype: what the weights are held in: float32, bfloat16 or float16. Quantized ones are widened.
-        device: where to.
+        dtype: of the weights in memory: float32, bfloat16 or float16. Quantized ones are dequantized.
+        device: of the weights.
         storage: frozen weights instead, which take less memory: "bfloat16", or "stored": quantized matrices stay in the
             file's map and are dequantized where they are used.
+
+    Returns:
+        Config, network, tokenizer, the config.json that the metadata amounts to, and notes.
 
     Raises:
         InputError: damaged, or of an architecture, a quantization or a tokenizer that is not read here.
@@ -74,32 +79,49 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     tokenizer = tokenizer_of(file.metadata, str(path))
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
-    rows = rows_of(file.metadata["general.architecture"], config)
-    names = [name for name in file.tensors if name not in ROPE_TENSORS]
-    if config.tie_word_embeddings and "output.weight" in names:
-        names.remove("output.weight")
     network = meta_network(config)
-    matrices = matrices_of(network) if requested is None else set()
-    two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
-    as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
-    stored = file.read_stored(list(as_stored))
-    shifted = [name for name in names if is_offset(name, config)]  # in float32, in which nothing is lost
-    read = {name: (weight - 1).to(requested or torch.float32) for name, weight in file.read(shifted).items()}
-    read |= file.read([name for name in names if name not in stored and name not in read], requested or torch.float32)
-    columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
-    shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
-    tensors = to_ours(rows, read | stored, shapes, place=str(path))
-    for name, heads in paired_heads(family.name, config, tensors).items():
-        tensors[name] = from_pairs(tensors[name], heads)
-    if storage is not None:
-        formats = {part: file.tensors[name].kind for name, parts in as_stored.items() for part in parts}
-        fill(network, with_storages(network, tensors, formats), device)
-    else:
+    tensors, formats = _read_tensors(file, family, network, requested, str(path))
+    if storage is None:
         fill(network, tensors, device)
+    else:
+        fill(network, with_storages(network, tensors, formats), device)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
     notes = tokenizer.fit(config.vocab_size, str(path)) + not_finite(tensors, str(path))
     return Opened(config, network, tokenizer, hf_config, family, generation, notes)
+
+
+def _read_tensors(
+    file: GGUFFile, family: Family, network: Transformer, dtype: torch.dtype | None, place: str
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A file's tensors by our names, and the formats of the matrices that stay in the file's map.
+
+    Args:
+        file: of the network.
+        family: of the network.
+        network: without weights.
+        dtype: of the tensors; None: matrices as they are stored, quantized ones as (rows, bytes of a row) uint8, all
+            else in float32.
+        place: the file, for errors.
+    """
+    config = network.config
+    rows = rows_of(file.metadata["general.architecture"], config)
+    names = [name for name in file.tensors if name not in ROPE_TENSORS]
+    if config.tie_word_embeddings and "output.weight" in names:
+        names.remove("output.weight")
+    matrices = matrices_of(network) if dtype is None else set()
+    two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
+    as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
+    stored = file.read_stored(list(as_stored))
+    shifted = [name for name in names if is_offset(name, config)]  # in float32: 1 + w in 16 bits would lose digits of w
+    read = {name: (weight - 1).to(dtype or torch.float32) for name, weight in file.read(shifted).items()}
+    read |= file.read([name for name in names if name not in stored and name not in read], dtype or torch.float32)
+    columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
+    shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
+    tensors = to_ours(rows, read | stored, shapes, place=place)
+    for name, heads in paired_heads(family.name, config, tensors).items():
+        tensors[name] = from_pairs(tensors[name], heads)
+    return tensors, {part: file.tensors[name].kind for name, parts in as_stored.items() for part in parts}
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
@@ -187,8 +209,9 @@ class _Metadata:
         self.values = {key: value for key, value in metadata.items() if key.startswith(self.prefix)}
 
     def take(self, name: str, kind: type, default: Any = None) -> Any:
+        """The value of a key, as :func:`value_of`; of an array with a number for each layer the one that all have."""
         key = self.prefix + name
-        if isinstance(array := self.values.get(key), np.ndarray):  # one number a layer
+        if isinstance(array := self.values.get(key), np.ndarray):
             if len(set(array.tolist())) != 1:
                 raise InputError(f"{key} differs from layer to layer", self.place, "open its Hugging Face folder")
             self.values[key] = array[0].item()
@@ -197,20 +220,21 @@ class _Metadata:
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
-        """A number of things: at least one."""
+        """An integer that must be there, or have a default, and be positive."""
         value = self.take(name, int, default)
         if value is None or value < 1:
             raise InputError(f"{self.prefix}{name} is {'missing' if value is None else value}", self.place, FETCH_AGAIN)
         return value
 
-    def small(self, name: str) -> float:
-        """A small number that must be there, as the decimal that was meant."""
+    def epsilon(self, name: str) -> float:
+        """The epsilon of a norm, which must be there, as the decimal that was meant."""
         value = self.take(name, float)
         if value is None:
             raise InputError(f"{self.prefix}{name} is missing", self.place, FETCH_AGAIN)
         return _short(value)
 
     def finish(self) -> None:
+        """Refuse keys that nobody took, unless they are known to change nothing."""
         for key, value in self.values.items():
             name = key.removeprefix(self.prefix)
             if name not in IGNORED and (isinstance(value, np.ndarray) or value not in HARMLESS.get(name, ())):
@@ -228,7 +252,7 @@ def _gpt2_config(metadata: _Metadata) -> dict[str, Any]:
         "n_layer": metadata.count("block_count"),
         "n_head": metadata.count("attention.head_count"),
         "n_inner": metadata.count("feed_forward_length"),
-        "layer_norm_epsilon": metadata.small("attention.layer_norm_epsilon"),
+        "layer_norm_epsilon": metadata.epsilon("attention.layer_norm_epsilon"),
         "activation_function": "gelu_new",
     }
 
@@ -251,8 +275,8 @@ def _llama_config(metadata: _Metadata, name: str, output_bias: bool) -> dict[str
         "head_dim": head,
     }
     if name == "starcoder2":
-        return config | {"norm_epsilon": metadata.small("attention.layer_norm_epsilon"), "use_bias": output_bias}
-    config["rms_norm_eps"] = metadata.small("attention.layer_norm_rms_epsilon")
+        return config | {"norm_epsilon": metadata.epsilon("attention.layer_norm_epsilon"), "use_bias": output_bias}
+    config["rms_norm_eps"] = metadata.epsilon("attention.layer_norm_rms_epsilon")
     if name == "phi3":
         return config | {"partial_rotary_factor": sizes["rope.dimension_count"] / head}
     return config if name == "qwen2" else config | {"attention_bias": output_bias}
@@ -263,8 +287,8 @@ def _gemma_config(metadata: _Metadata, name: str, config: Mapping[str, Any]) -> 
     newer, layers = name == "gemma3", config["num_hidden_layers"]
     width = config["hidden_size"] // config["num_attention_heads"]
     window = metadata.take("attention.sliding_window", int, None if newer else 4096)
-    every = metadata.count("attention.sliding_window_pattern", 6 if newer else 2)
-    kinds = ["sliding_attention" if window and (layer + 1) % every else "full_attention" for layer in range(layers)]
+    period = metadata.count("attention.sliding_window_pattern", 6 if newer else 2)  # the last layer of each is full
+    kinds = ["sliding_attention" if window and (layer + 1) % period else "full_attention" for layer in range(layers)]
     cap = metadata.take("final_logit_softcapping", float, None if newer else 30.0)
     keys: dict[str, Any] = {
         "query_pre_attn_scalar": width if layers == LARGEST[name] else config["head_dim"],

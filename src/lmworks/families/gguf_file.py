@@ -38,7 +38,7 @@ READABLE += ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0")
 KINDS = {int(kind) for kind in GGML_QUANT_SIZES}
 CHUNK = 1 << 18  # elements dequantized at a time: their float32 form fits a core's cache
 FETCH_AGAIN = "the file is damaged or was not fetched whole: fetch it again"
-CUT = re.compile(r"\.(gguf[-.]split-?[a-z]+|part[-_]?\d+of\d+|part[-_.]?\d+|\d{3})$", re.IGNORECASE)
+PIECE = re.compile(r"\.(gguf[-.]split-?[a-z]+|part[-_]?\d+of\d+|part[-_.]?\d+|\d{3})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Stored:
 
 
 def value_of(metadata: Mapping[str, Any], key: str, kind: type, place: str, default: Any = None) -> Any:
-    """The value of a key, which must be of one kind: int, float, bool, str, list (of texts) or numpy.ndarray.
+    """The value of a key, or the default where it is missing; it must be of one kind: int, float, bool, str, list (of
+    texts) or numpy.ndarray.
 
     Raises:
         InputError: it is of another kind.
@@ -75,8 +76,8 @@ def value_of(metadata: Mapping[str, Any], key: str, kind: type, place: str, defa
     value = metadata.get(key)
     if value is None:
         return default
-    right = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-    if not right or (isinstance(value, bool) and kind is not bool):
+    is_kind = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    if not is_kind or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{key} is a {type(value).__name__}, not a {kind.__name__}", place, FETCH_AGAIN)
     return value
 
@@ -115,7 +116,12 @@ class GGUFFile:
         return np.frombuffer(self._parts[stored.part].map, np.uint8, stored.size, stored.offset)
 
     def read(self, names: list[str], dtype: torch.dtype = torch.float32, threads: int = 2) -> dict[str, torch.Tensor]:
-        """Tensors as numbers. Those stored in float32 stay in the file's map, if that is the type asked for.
+        """Tensors by name, dequantized. Those stored in float32 stay in the file's map, if that is ``dtype``.
+
+        Args:
+            names: of the tensors.
+            dtype: float32, bfloat16 or float16.
+            threads: that dequantize.
 
         Raises:
             InputError: a type of quantization that is not read here.
@@ -164,8 +170,8 @@ class GGUFFile:
         return stored
 
     def _forget(self) -> None:
-        """Let the system take back the pages that were read; those looked at again are read again. Nobody can have
-        written into them yet: what was written would be lost."""
+        """Let the system take back the pages that were read; those that are read again are loaded again. Nothing may
+        have been written to the map before: it would be lost."""
         if hasattr(mmap, "MADV_DONTNEED"):
             for part in self._parts:
                 part.map.madvise(mmap.MADV_DONTNEED)
@@ -198,6 +204,7 @@ def _all_parts(opened: _Part, count: int) -> list[_Part]:
 
 
 def _few(names: list[str]) -> str:
+    """The first names, how many more there are, and the verb: "a, b and 2 more are"."""
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"{listed} {'is' if len(names) == 1 else 'are'}"
 
@@ -216,7 +223,7 @@ class _Part:
         cursor = _Cursor(self.map, str(path))
         if cursor.take(4) != MAGIC:
             hint = "give a .gguf file, or the folder that holds config.json and the weights"
-            if CUT.search(path.name):
+            if PIECE.search(path.name):  # of a file that was cut by a tool that knows nothing of GGUF
                 hint = "join the pieces first, in order: cat NAME.part1 NAME.part2 > NAME.gguf"
             raise InputError("is not a GGUF file: it does not begin with GGUF", str(path), hint)
         _check_version(cursor.number("I"), str(path))
@@ -234,7 +241,7 @@ class _Part:
             self.tensors[stored.name] = stored
 
     def rest(self) -> bytes:
-        """The beginning of what lies behind the last tensor; an empty text where nothing does."""
+        """Up to 4 kB of what lies behind the last tensor; empty where nothing does."""
         end = max((stored.offset + stored.size for stored in self.tensors.values()), default=len(self.map))
         return self.map[end : end + 4096]
 
@@ -281,6 +288,7 @@ class _Part:
 def _chunks(
     out: torch.Tensor, raw: np.ndarray, kind: GGMLQuantizationType
 ) -> Iterator[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]]:
+    """Arguments of :func:`_dequantize`: some blocks of a tensor, and where their numbers go."""
     block, width = GGML_QUANT_SIZES[kind]
     flat, step = out.view(-1), max(CHUNK // block, 1)
     for begin in range(0, len(raw) // width, step):

@@ -1,8 +1,8 @@
 """How llama.cpp names and orders the tensors of the architectures that are read and written here; both ways.
 
-Its names differ from everyone's, and for its llama architecture it stores the rows of each query and key head in
-another order: pairs of neighbours rotate together there, not halves. Llama 3.1's and LongRoPE's scalings of rotary
-positions are tensors there, of what each frequency is divided by. Names:
+Its names are not Hugging Face's, and for its llama architecture it stores the rows of each query and key head in
+another order: there pairs of neighbours are rotated, not a row of the first half with one of the second. Llama 3.1's
+and LongRoPE's scalings of rotary positions are tensors there, of what each frequency is divided by. Names:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
@@ -19,7 +19,7 @@ from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row, Split, expand
 from lmworks.model.config import ModelConfig
 
-# llama.cpp's architectures that are read and written here -> the families whose config.json theirs amounts to.
+# llama.cpp's architectures that are read and written here -> the families whose config.json their metadata becomes.
 FAMILY_OF = {name: name for name in ("gpt2", "llama", "qwen2", "qwen3", "gemma2", "phi3", "starcoder2")}
 FAMILY_OF |= {"gemma3": "gemma3_text"}
 FREQUENCIES = "rope_freqs.weight"  # of Llama 3.1
@@ -49,7 +49,7 @@ def paired_heads(architecture: str, config: ModelConfig, names: Iterable[str]) -
 
 
 def is_offset(name: str, config: ModelConfig) -> bool:
-    """Whether llama.cpp stores 1 + w of what is w elsewhere: the weights of Gemma's norms, which multiply by 1 + w."""
+    """Whether llama.cpp stores 1 + w where a folder has w: the weights of Gemma's norms, which multiply by 1 + w."""
     return config.norm == "rms_offset" and name.endswith("norm.weight")
 
 
@@ -125,6 +125,7 @@ def scaling_of(divisors: np.ndarray, theta: float, place: str) -> dict[str, Any]
 
 
 def _divisors(size: int, theta: float, factor: float, low: float, high: float, original: int) -> np.ndarray:
+    """What llama3 scaling divides each frequency by, (size / 2,) float64; arguments as the keys of a rope_scaling."""
     wavelengths = 2 * math.pi * theta ** (np.arange(0, size, 2) / size)
     blend = ((original / wavelengths - low) / (high - low)).clip(0, 1)
     return 1 / ((1 - blend) / factor + blend)
@@ -196,6 +197,7 @@ def _starcoder2_rows(config: ModelConfig) -> list[Row]:
 
 
 def _ends(config: ModelConfig, parts: list[str]) -> list[Row]:
+    """Embeddings, last norm (``parts``: its weight, or weight and bias) and head."""
     rows: list[Row] = [Rename("token_embd.weight", "embed_tokens.weight")]
     rows += [Rename(f"output_norm.{part}", f"norm.{part}") for part in parts]
     if not config.tie_word_embeddings:

@@ -1,7 +1,7 @@
-"""What a model is -> the metadata of a GGUF file: the way back from what families/gguf reads.
+"""A model's config -> the metadata of a GGUF file: the way back from what families/gguf reads.
 
-What was translated is read back before anything is written: a config that llama.cpp's keys cannot say is refused by the
-name of its field. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+The metadata is read back before anything is written: a config that llama.cpp's keys cannot say is refused by the name
+of its field. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ARCHITECTURES = {family: name for name, family in FAMILY_OF.items()} | {"mistral
 GEMMA = ("gemma2", "gemma3")
 WINDOW_UNUSED = ("phi3", "starcoder2")  # whose windows the file may say, and llama.cpp does not compute
 AS_FOLDER = "lmworks save writes it as a Hugging Face folder"
-# Fields that do not change what a trained model computes, and those that are compared by what follows from them.
+# Fields that do not change what a trained model computes, and those in whose place _compared() has others.
 UNCOMPARED = {"embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout", "initialization"}
 UNCOMPARED |= {"initializer_range", "sliding_window", "layer_kinds", "rotary_fraction"}
 
@@ -143,11 +143,11 @@ def check_metadata(
 
 
 def _rope(config: ModelConfig) -> dict[str, Any]:
-    """The keys of a scaling that llama.cpp has keys for; others are missed when the metadata is read back."""
+    """The keys of a scaling that llama.cpp has keys for; check_metadata() refuses others, which are not read back."""
     scaling = config.rope_scaling
     if scaling is None or scaling.kind not in ("linear", "yarn", "longrope"):
         return {}
-    if scaling.kind == "longrope":  # its factors are tensors, and what they make of it has no name there
+    if scaling.kind == "longrope":  # llama.cpp has no name for the kind: its tensors of factors tell it
         factor = _attention_factor(config, scaling)
         return {"rope.scaling.original_context_length": _trained(config), "rope.scaling.attn_factor": factor}
     keys: dict[str, Any] = {"rope.scaling.type": scaling.kind, "rope.scaling.factor": float(scaling.factor)}
@@ -196,7 +196,7 @@ def _attention_factor(config: ModelConfig, scaling: RopeScaling) -> float:
 
 
 def _compared(config: ModelConfig) -> dict[str, Any]:
-    """The fields that say what is computed, with what follows from those that are not given."""
+    """The fields that say what is computed; those that may be left open have the value that is computed with."""
     fields = {name: value for name, value in config.model_dump().items() if name not in UNCOMPARED}
     fields |= {"num_key_value_heads": config.key_value_heads, "head_dim": config.head_size}
     fields |= {"layer_kinds and sliding_window": _windows(config), "rotary_size": config.rotary_size}

@@ -19,15 +19,17 @@ from lmworks.families.gguf_file import value_of
 from lmworks.text.tokenizer import Tokenizer
 
 LONGEST = 1000
-"""Characters of a token: what a piece is merged from takes time by the square of them."""
+"""Characters that a token may have: the time to find a piece's merges grows with their square."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 
+# Expressions of pre-tokenizers: GPT-2's; Llama 3's and Qwen 2's, which differ in digits; Mistral's Tekken, which splits
+# words before capital letters.
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-TIGHT = (
+LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-CASED = (
+TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -37,10 +39,10 @@ SPLITS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gpt-2", "mpt", "olmo", "jais", "phi-2"), (WORDS,)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), (r"\p{N}", WORDS)),
     **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), (TIGHT.format(digits=r"\p{N}{1,3}"),)
+        ("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), (LLAMA3.format(digits=r"\p{N}{1,3}"),)
     ),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), (TIGHT.format(digits=r"\p{N}"),)),
-    "tekken": (CASED,),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), (LLAMA3.format(digits=r"\p{N}"),)),
+    "tekken": (TEKKEN,),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
 WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token is not merged
@@ -103,6 +105,7 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
 
 
 def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: str) -> tuple[Core, bool]:
+    """Byte-level BPE, and whether its texts begin with BOS by default."""
     name = value_of(metadata, "tokenizer.ggml.pre", str, place, "default")
     if name not in SPLITS:
         raise InputError(
@@ -117,7 +120,7 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: 
         core.normalizer = normalizers.NFC()
     cuts = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in SPLITS[name]]
     core.pre_tokenizer = pre_tokenizers.Sequence(
-        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=_prefix(metadata, False, place), use_regex=False)]
+        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=_adds_space(metadata, False, place), use_regex=False)]
     )
     core.decoder = decoders.ByteLevel()
     return core, name in BOS_BY_DEFAULT
@@ -138,10 +141,10 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], vocabulary: d
         )
     )
     spaced = normalizers.Replace(" ", "▁")
-    prefixed = _prefix(metadata, True, place)
-    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaced]) if prefixed else spaced
+    adds_space = _adds_space(metadata, True, place)
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaced]) if adds_space else spaced
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefixed else steps)
+    core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if adds_space else steps)
     return core
 
 
@@ -161,7 +164,11 @@ def _merges(tokens: list[str], vocabulary: dict[str, int], scores: Any) -> list[
 
 
 def _add_tokens(core: Core, tokens: list[str], types: list[int], strips: bool) -> None:
-    """Control tokens are special; user-defined ones are found whole in any text, and are text themselves."""
+    """Add tokens that are found whole in any text: control ones are special, user-defined ones are text.
+
+    Args:
+        strips: whether special tokens take the spaces behind them (see :data:`PHI3`).
+    """
     added = [
         AddedToken(token, special=kind != USER_DEFINED, normalized=False, rstrip=strips and token not in SPACED)
         for token, kind in zip(tokens, types, strict=True)
@@ -170,11 +177,13 @@ def _add_tokens(core: Core, tokens: list[str], types: list[int], strips: bool) -
     core.add_tokens(added)
 
 
-def _prefix(metadata: Mapping[str, Any], default: bool, place: str) -> bool:
+def _adds_space(metadata: Mapping[str, Any], default: bool, place: str) -> bool:
+    """Whether a space is put before each text."""
     return value_of(metadata, "tokenizer.ggml.add_space_prefix", bool, place, default)
 
 
 def _id(metadata: Mapping[str, Any], role: str, size: int, place: str, default: int | None = None) -> int | None:
+    """The id of a token by its role, such as eos; None where the vocabulary of so many tokens has none."""
     index = value_of(metadata, f"tokenizer.ggml.{role}_token_id", int, place, default)
     return index if index is not None and 0 <= index < size else None
 

@@ -72,7 +72,7 @@ def tokenizer_metadata(tokenizer: Tokenizer, rows: int, place: str, name: str = 
 
     Args:
         tokenizer: with its template and the ids that end a text.
-        rows: of the model's embedding; those without a token get one that no text has.
+        rows: of the model's embedding; those without a token get an unused one.
         place: the file, for errors.
         name: the file's general.name.
 
@@ -109,7 +109,7 @@ def model_name(name: str, tokenizer: Tokenizer) -> str:
 
 
 def _tokens(tokenizer: Tokenizer, rows: int, place: str) -> tuple[list[str], list[int]]:
-    """Text and type of the token of each row: control of special ones, user-defined of others that were added."""
+    """Text and type of each row's token: special ones are control, others that were added user-defined."""
     if tokenizer.highest_id >= rows:
         fault = f"its tokenizer has ids up to {tokenizer.highest_id}, and its embedding {rows} rows"
         raise InputError(f"{fault}; llama.cpp needs a row for each", place, AS_FOLDER)
@@ -170,7 +170,8 @@ def _expressions(step: Mapping[str, Any], place: str) -> tuple[str, ...]:
 def _sentencepiece(
     state: Mapping[str, Any], tokens: list[str], types: list[int], unknown: int | None, place: str
 ) -> dict[str, Any]:
-    """SentencePiece's BPE: a score for each piece, the higher the earlier it is made. ``types`` gets its bytes."""
+    """SentencePiece's BPE: a score for each piece, higher for earlier merges. Sets the types of bytes and of the
+    unknown token in ``types``."""
     normalizers, cuts = _leaves(state["normalizer"]), _leaves(state["pre_tokenizer"])
     for step in (*normalizers, *cuts):
         # Gemma's cuts at spaces, of which its normalizer has left none
@@ -179,19 +180,19 @@ def _sentencepiece(
             fault = f"its tokenizer has a step {step['type']}, which GGUF files do not say"
             raise InputError(fault, place, AS_FOLDER)
     numbers = {token: index for index, token in enumerate(tokens)}
-    signs = [f"<0x{byte:02X}>" for byte in range(256)]
-    if not state["model"].get("byte_fallback") or any(sign not in numbers for sign in signs):
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    if not state["model"].get("byte_fallback") or any(token not in numbers for token in byte_tokens):
         fault = "its tokenizer has no tokens of single bytes, without which llama.cpp cannot encode every text"
         raise InputError(fault, place, AS_FOLDER)
-    for sign in signs:
-        types[numbers[sign]] = BYTE
+    for token in byte_tokens:
+        types[numbers[token]] = BYTE
     if unknown is not None:
         types[unknown] = UNKNOWN
     pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in state["model"]["merges"])
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(pairs):
         ranks.setdefault("".join(pair), rank)
-    # those that no pair makes (characters, bytes, special tokens) come after all others, where a score says nothing
+    # pieces that no pair makes (characters, bytes, special tokens) get the lowest scores, which nothing reads
     scores = [-float(ranks.get(token, len(ranks) + index)) for index, token in enumerate(tokens)]
     prefix = any(
         step["type"] == "Prepend" or step.get("prepend_scheme", "never") != "never" for step in normalizers + cuts

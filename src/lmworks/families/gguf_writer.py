@@ -36,7 +36,7 @@ DENSE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TABLES = ("token_embd.weight", "output.weight")
 POSITIONS = "position_embd.weight"
 TABLE_KIND = "Q8_0"
-ELSE_KIND = "F16"  # of matrices that are not whole blocks
+FALLBACK_KIND = "F16"  # of matrices whose rows are not whole blocks
 HEADER_BYTES = 1 << 20  # of the metadata but for the vocabulary, at most
 TYPES = {bool: "BOOL", int: "UINT32", float: "FLOAT32", str: "STRING"}
 
@@ -60,7 +60,16 @@ class WrittenGGUF:
 
 @dataclass(frozen=True)
 class _TensorPlan:
-    """A tensor that is to be written: its name, parts one under another, shape and format, and what is added to it."""
+    """A tensor that is to be written.
+
+    Attributes:
+        name: llama.cpp's name.
+        parts: our weights, one under another.
+        heads: of each part: the heads whose rows llama.cpp stores as pairs; None: rows keep their order.
+        shape: of the tensor.
+        kind: its format.
+        offset: what is added to its numbers.
+    """
 
     name: str
     parts: Sequence[Weight]
@@ -124,12 +133,12 @@ def write_gguf(
         plans.append(_TensorPlan(tensor, [torch.from_numpy(values)], [None], values.shape, "F32"))
     _write(path, architecture, metadata | tokenizer_keys, plans)
     kinds = Counter(tensor.kind for tensor in plans if len(tensor.shape) == 2 and tensor.name != POSITIONS)
-    if kind not in DENSE and kinds[ELSE_KIND]:
-        columns = sorted({tensor.shape[1] for tensor in plans if tensor.kind == ELSE_KIND})
+    if kind not in DENSE and kinds[FALLBACK_KIND]:
+        columns = sorted({tensor.shape[1] for tensor in plans if tensor.kind == FALLBACK_KIND})
         block = block_sizes(kind)[0]
         notes.append(
-            f"{kinds[ELSE_KIND]} matrices stay in float16: rows of {', '.join(map(str, columns))} are not whole blocks "
-            f"of {block}"
+            f"{kinds[FALLBACK_KIND]} matrices stay in float16: rows of {', '.join(map(str, columns))} are not whole "
+            f"blocks of {block}"
         )
     return WrittenGGUF(path, path.stat().st_size, dict(kinds.most_common()), notes)
 
@@ -182,6 +191,7 @@ def _plan(network: Transformer, config: ModelConfig, architecture: str, kind: st
 def _plan_tensor(
     row: Row, weights: Mapping[str, Weight], heads: Mapping[str, int], kind: str, offset: float
 ) -> _TensorPlan:
+    """The plan of one row of the table of names."""
     parts = [weights[name] for name in row.parts]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     counts = [heads.get(name) for name in row.parts]
@@ -198,7 +208,7 @@ def _kind_of(name: str, parts: Sequence[Weight], shape: tuple[int, ...], kind: s
     if name in TABLES and None not in stored_kinds and len(stored_kinds) == 1:
         return str(*stored_kinds)
     target = TABLE_KIND if name in TABLES else kind
-    return target if divides(shape[1], target) else ELSE_KIND
+    return target if divides(shape[1], target) else FALLBACK_KIND
 
 
 def _write(path: Path, architecture: str, metadata: Mapping[str, Any], plans: Sequence[_TensorPlan]) -> None:
@@ -239,10 +249,10 @@ def _add_metadata(writer: Any, metadata: Mapping[str, Any]) -> None:
 
 
 def _bytes_of(tensor: _TensorPlan, place: str) -> np.ndarray:
-    """A tensor as it lies in the file.
+    """A tensor's bytes in the file.
 
     Raises:
-        InputError: numbers that its format does not have.
+        InputError: it has numbers that are not finite, or that its format cannot hold.
     """
     place = f"{place}, {tensor.name}"
     if all(isinstance(part, BlockStorage) and part.kind == tensor.kind for part in tensor.parts):

@@ -55,14 +55,14 @@ def read_rope(
     for values in (newer, older):
         _check_kinds(values or {}, keys.place)
     rope = _without_nulls(older or newer or {})
-    theta, fields = keys.take("rope_theta", None, float) or theta, {}
+    theta, fields = _number(keys, "rope_theta", theta), {}
     if local is not None:
         # newer keys describe both kinds of layers, the older rope_scaling only layers with full attention
         sliding = _without_nulls((newer or {}).get("sliding_attention") or {})
         rope.pop("sliding_attention", None)
         rope = _without_nulls(rope.get("full_attention", rope))
-        theta = ((newer or {}).get("full_attention") or {}).get("rope_theta") or theta
-        local = keys.take(LOCAL, None, float) or local
+        theta = _without_nulls((newer or {}).get("full_attention") or {}).get("rope_theta", theta)
+        local = _number(keys, LOCAL, local)
         fields["rope_local_theta"] = sliding.pop("rope_theta", local)
         if sliding.pop("rope_type", "default") != "default" or sliding:
             raise InputError(
@@ -70,7 +70,7 @@ def read_rope(
             )
     rope = _one_for_all_layers(rope, keys.place)
     fields["rope_theta"] = rope.pop("rope_theta", theta)
-    whole = keys.take("partial_rotary_factor", None, float) or 1.0
+    whole = _number(keys, "partial_rotary_factor", 1.0)
     part = rope.pop("partial_rotary_factor", whole)
     if part != 1.0 and not partial:
         raise InputError("partial_rotary_factor: heads of this family are rotated whole", keys.place, PUBLISHED)
@@ -82,6 +82,12 @@ def read_rope(
     if trained < 1:
         raise InputError(f"{TRAINED} is {trained}, not a number of at least one", keys.place, PUBLISHED)
     return fields | {"rope_scaling": None if kind == "default" else _scaling(kind, rope, trained, keys)}
+
+
+def _number(keys: Keys, name: str, default: float) -> float:
+    """The number of a key, the default where it is absent or null. A zero stays one: ModelConfig refuses it."""
+    value = keys.take(name, None, float)
+    return default if value is None else value
 
 
 def _scaling(kind: str, rope: dict[str, Any], trained: int, keys: Keys) -> dict[str, Any]:

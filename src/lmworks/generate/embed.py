@@ -35,7 +35,7 @@ def embed(
 def as_tensors(vectors: np.ndarray | list[np.ndarray]) -> torch.Tensor | list[torch.Tensor]:
     """The same numbers in PyTorch."""
     if isinstance(vectors, list):
-        return [torch.from_numpy(own) for own in vectors]
+        return [torch.from_numpy(array) for array in vectors]
     return torch.from_numpy(vectors)
 
 

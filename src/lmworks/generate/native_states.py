@@ -11,8 +11,8 @@ import numpy as np
 from lmworks.generate.text_vectors import groups_by_length
 
 CALL_TOKENS = 16_384
-"""Tokens of the texts of one call: a hundred times what a thread computes at a time, so that none waits long for the
-others at the end; their states take some ten MB."""
+"""Tokens of the texts of one call: many times what a thread computes at a time (PASS_TOKENS of
+native/engine_encoder.cpp), so that none waits long for the others at the end."""
 
 
 class NativeStates:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from lmworks.base.errors import InputError
+from lmworks.generate.engine_sequences import EngineSequences
 from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.stepper import RESERVE, RowStart, Usage
-
-KV_CACHES = {"float32": 0, "float16": 1, "int8": 2}
-"""Precisions of keys and values, with their numbers in native/engine.hpp."""
 
 
 class NativeStepper:
@@ -26,12 +22,11 @@ class NativeStepper:
         engine: with its weights (kernels/native/engine.cpp).
         vocab_size: V.
         context: tokens that a row may hold.
-        kv_cache: the precision of keys and values, one of :data:`KV_CACHES`; None: float16, or float32 where the
-            weights are. In int8 each has a scale, and both take about half the memory of float16.
+        kv_cache: the precision of keys and values (generate/engine_sequences).
         adapter: the name of the adapter of the rows; None: none.
 
     Attributes:
-        adapter: the same, of rows that are added from now on; those that are there keep theirs.
+        sequences: in the engine, those of the rows among them.
 
     Raises:
         InputError: there is no such precision.
@@ -46,30 +41,31 @@ class NativeStepper:
         kv_cache: str | None = None,
         adapter: str | None = None,
     ) -> None:
-        self._engine, self.vocab_size, self.context = engine, vocab_size, context
-        self.adapter = adapter
+        self.sequences = EngineSequences(engine, vocab_size, context, kv_cache=kv_cache, adapter=adapter)
+        self.vocab_size, self.context = vocab_size, context
         self.has_encoder = False
         self.usage = Usage()
-        self._sequences: list[int] = []
-        self._lengths: dict[int, int] = {}  # of each sequence: those tokens whose logits the caller got
+        self._numbers: list[int] = []  # of the rows' sequences
         self.logits = np.empty((0, vocab_size), np.float32)
-        if kv_cache is not None and kv_cache not in KV_CACHES:
-            choices = f"one of {', '.join(KV_CACHES)}"
-            raise InputError(f"{kv_cache!r} is no precision of the KV cache", "kv_cache", choices)
-        self._cache = None if kv_cache is None else KV_CACHES[kv_cache]
 
-    def __del__(self) -> None:
-        self._remove(self._sequences)
+    @property
+    def adapter(self) -> str | None:
+        """The adapter of rows that are added from now on; those that are there keep theirs."""
+        return self.sequences.adapter
+
+    @adapter.setter
+    def adapter(self, adapter: str | None) -> None:
+        self.sequences.adapter = adapter
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row."""
-        return [self._lengths[number] for number in self._sequences]
+        return [self.sequences.lengths[number] for number in self._numbers]
 
     def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read the prompts, one after the other, in place of earlier rows."""
-        earlier, self._sequences, self.logits = self._sequences, [], self.logits[:0]
-        self._remove(earlier)
+        earlier, self._numbers, self.logits = self._numbers, [], self.logits[:0]
+        self.sequences.remove(earlier)
         self.add(prompts, reserve)
 
     def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
@@ -83,7 +79,7 @@ class NativeStepper:
         except BaseException:
             self._remove_others()
             raise
-        self._sequences, self.logits = [*self._sequences, *added], logits
+        self._numbers, self.logits = [*self._numbers, *added], logits
         self.usage.prompt_tokens += sum(map(len, rows))
 
     def _read(self, rows: list[list[int]], reserve: int) -> tuple[list[int], np.ndarray]:
@@ -91,12 +87,12 @@ class NativeStepper:
         capacities = [min(len(row) + reserve, self.context) for row in rows]
         known = shared_length(rows)
         if known:
-            first = self._new(known)
+            first = self.sequences.new(known)
             self._compute([first] * known, rows[0][:known], [])
-            added = [self._copy(first, known, capacity) for capacity in capacities]
-            self._remove([first])
+            added = [self.sequences.copy(first, known, capacity) for capacity in capacities]
+            self.sequences.remove([first])
         else:
-            added = [self._new(capacity) for capacity in capacities]
+            added = [self.sequences.new(capacity) for capacity in capacities]
         numbers, tokens, wanted = [], [], []
         for number, row in zip(added, rows, strict=True):
             numbers += [number] * (len(row) - known)
@@ -107,11 +103,11 @@ class NativeStepper:
     def step(self, tokens: Sequence[int]) -> None:
         """Append one token to each row."""
         self.usage.completion_tokens += len(tokens)
-        self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
+        self.logits = self._compute(self._numbers, list(tokens), list(range(len(tokens))))
 
     def append(self, tokens: Sequence[Sequence[int]]) -> None:
         """Append one token or more to each row, all in one pass over the weights."""
-        numbers = [number for number, row in zip(self._sequences, tokens, strict=True) for _ in row]
+        numbers = [number for number, row in zip(self._numbers, tokens, strict=True) for _ in row]
         flat = [token for row in tokens for token in row]
         self.usage.completion_tokens += len(flat)
         self.logits = self._compute(numbers, flat, [end - 1 for end in accumulate(map(len, tokens))])
@@ -119,7 +115,7 @@ class NativeStepper:
     def extend(self, tokens: Sequence[int], logits_to_keep: int | None = None) -> np.ndarray:
         """Append tokens to the only row; (N, V) float32: the logits after the last N of them, ``logits_to_keep``, or
         after each."""
-        (number,) = self._sequences
+        (number,) = self._numbers
         count = len(tokens)
         self.usage.completion_tokens += count
         wanted = range(0 if logits_to_keep is None else count - logits_to_keep, count)
@@ -129,60 +125,32 @@ class NativeStepper:
 
     def truncate(self, length: int) -> None:
         """Forget all tokens of the only row but the first ``length``; :meth:`extend` or :meth:`step` comes next."""
-        (number,) = self._sequences
-        self._engine.truncate_sequence(number, length)
-        self._lengths[number] = length
+        (number,) = self._numbers
+        self.sequences.truncate(number, length)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order."""
-        if list(rows) == list(range(len(self._sequences))):
+        if list(rows) == list(range(len(self._numbers))):
             return
-        sequences, used = [], set()
+        numbers, used = [], set()
         for row in rows:
-            number = self._sequences[row]
+            number = self._numbers[row]
             if number in used:
-                length = self._lengths[number]
-                number = self._copy(number, length, min(length + RESERVE, self.context))
+                length = self.sequences.lengths[number]
+                number = self.sequences.copy(number, length, min(length + RESERVE, self.context))
             used.add(number)
-            sequences.append(number)
-        self._sequences, self.logits = sequences, self.logits[list(rows)]
+            numbers.append(number)
+        self._numbers, self.logits = numbers, self.logits[list(rows)]
         self._remove_others()
 
     def _remove_others(self) -> None:
         """Sequences that are no rows; an interruption comes when they are gone."""
         try:
-            self._remove([number for number in self._lengths if number not in self._sequences])
+            self.sequences.remove([number for number in self.sequences.lengths if number not in self._numbers])
         except BaseException:
-            self._remove([number for number in self._lengths if number not in self._sequences])
+            self.sequences.remove([number for number in self.sequences.lengths if number not in self._numbers])
             raise
 
-    def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
+    def _compute(self, numbers: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
         """(number of ``wanted``, V) float32: the logits after these tokens."""
-        flags = np.zeros(len(tokens), np.int64)
-        flags[wanted] = 1
-        logits = np.empty((len(wanted), self.vocab_size), np.float32)
-        try:
-            self._engine.step(np.array(sequences, np.int64), np.array(tokens, np.int64), flags, logits)
-        except BaseException:  # Ctrl-C may come when the step is done
-            for number in set(sequences):
-                self._engine.truncate_sequence(number, self._lengths[number])
-            raise
-        self._lengths |= {number: self._lengths[number] + count for number, count in Counter(sequences).items()}
-        return logits
-
-    def _new(self, capacity: int) -> int:
-        """The number of a new sequence without tokens."""
-        number = self._engine.add_sequence(capacity, cache=self._cache, adapter=self.adapter)
-        self._lengths[number] = 0
-        return number
-
-    def _copy(self, source: int, length: int, capacity: int) -> int:
-        """The number of a new sequence that begins as another one does."""
-        number = self._engine.copy_sequence(source, length, capacity)
-        self._lengths[number] = length
-        return number
-
-    def _remove(self, sequences: Sequence[int]) -> None:
-        for number in sequences:
-            self._engine.remove_sequence(number)
-            self._lengths.pop(number, None)
+        return self.sequences.append(numbers, tokens, wanted)

@@ -22,28 +22,22 @@ from lmworks.model.transformer import Transformer
 
 KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 BLOCK_KINDS = {"Q4_0": 3, "Q4_1": 4, "Q8_0": 5, "TQ2_0": 6}
-"""Numbers of the kinds of weights, as in native/engine.hpp."""
+"""How a matrix is stored, as WeightKind of native/engine.hpp."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+NORMS = ("input_layernorm", "attention_output_layernorm", "post_attention_layernorm", "mlp_output_layernorm")
 
 
 def unsupported(network: Transformer) -> str:
-    """Why the engine cannot compute this network, as a phrase; empty if it can."""
+    """Why the engine cannot compute this decoder, as a phrase; empty if it can."""
     config = network.config
-    if native_module() is None or not hasattr(native_module(), "Engine"):
-        return "there are no native kernels"
-    if network.device.type != "cpu":
-        return f"the model is on {network.device.type}"
+    if fault := _unavailable(network):
+        return fault
     if config.architecture != "decoder" or config.layer != "attention" or not config.language_head:
         return "it computes decoders with attention and a language head"
     if config.norm_position == "post":
         return "it computes no blocks whose norms come last"
-    if config.positions not in ("rotary", "learned", "none"):
-        return f"it computes no {config.positions} positions"
-    rotaries = (network.rotary, network.local_rotary)
-    if any(rotary is not None and rotary.depends_on_length for rotary in rotaries):
-        return "its positions depend on the length of the text"
-    if config.activation not in NATIVE_ACTIVATIONS:
-        return f"it does not compute the activation {config.activation}"
+    if fault := _unsupported_parts(network):
+        return fault
     if config.num_layer_groups is not None or config.embedding_size is not None or config.head_transform:
         return "it computes neither shared layers nor narrow embeddings"
     if network.num_virtual_tokens:
@@ -63,22 +57,16 @@ def unsupported(network: Transformer) -> str:
 
 
 def unsupported_encoder(network: Transformer) -> str:
-    """Why the engine cannot compute the hidden states of texts by this network, as a phrase; empty if it can."""
+    """Why the engine cannot compute the hidden states of this encoder, as a phrase; empty if it can."""
     config = network.config
-    if native_module() is None or not hasattr(native_module(), "Engine"):
-        return "there are no native kernels"
-    if network.device.type != "cpu":
-        return f"the model is on {network.device.type}"
+    if fault := _unavailable(network):
+        return fault
     if config.architecture != "encoder" or config.layer != "attention":
         return "it computes vectors of texts by encoders with attention"
     if config.norm_position == "both":
         return "it computes no encoders with norms on both sides of a layer's parts"
-    if config.positions not in ("rotary", "learned", "none"):
-        return f"it computes no {config.positions} positions"
-    if network.rotary is not None and network.rotary.depends_on_length:
-        return "its positions depend on the length of the text"
-    if config.activation not in NATIVE_ACTIVATIONS:
-        return f"it does not compute the activation {config.activation}"
+    if fault := _unsupported_parts(network):
+        return fault
     if config.attention_softcap or any(config.window_of(layer) for layer in range(config.num_hidden_layers)):
         return "it computes neither windows nor capped scores of an encoder"
     if network.num_virtual_tokens:
@@ -92,8 +80,28 @@ def unsupported_encoder(network: Transformer) -> str:
     return ""
 
 
+def _unavailable(network: Transformer) -> str:
+    """Why the engine computes nothing here, whatever the network is; empty if it does."""
+    if native_module() is None or not hasattr(native_module(), "Engine"):
+        return "there are no native kernels"
+    return "" if network.device.type == "cpu" else f"the model is on {network.device.type}"
+
+
+def _unsupported_parts(network: Transformer) -> str:
+    """Which positions or activation the engine has for no network; empty if it has these."""
+    config = network.config
+    if config.positions not in ("rotary", "learned", "none"):
+        return f"it computes no {config.positions} positions"
+    rotaries = (network.rotary, network.local_rotary)
+    if any(rotary is not None and rotary.depends_on_length for rotary in rotaries):
+        return "its positions depend on the length of the text"
+    if config.activation not in NATIVE_ACTIVATIONS:
+        return f"it does not compute the activation {config.activation}"
+    return ""
+
+
 def native_stepper(network: Transformer, precision: str = "float32", *, kv_cache: str | None = None) -> NativeStepper:
-    """A stepper over a copy of the network's weights in the engine; arguments as of it and of :func:`weights_of`."""
+    """A stepper over a copy of the network's weights; arguments and errors of :func:`weights_of` and NativeStepper."""
     engine, config = weights_of(network, precision).engine, network.config
     return NativeStepper(engine, config.vocab_size, config.max_position_embeddings, kv_cache=kv_cache)
 
@@ -110,7 +118,7 @@ def weights_of(network: Transformer, precision: str = "float32") -> EngineWeight
     """
     config = network.config
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    engine = EngineWeights(_values(network, dtype))
+    engine = EngineWeights(_engine_config(network, dtype))
     _set_matrix(engine, WHOLE_MODEL, "embed_tokens", network.embed_tokens, dtype)
     if network.lm_head is not None:
         _set_matrix(engine, WHOLE_MODEL, "lm_head", network.lm_head, dtype)
@@ -137,14 +145,14 @@ def encoder_weights_of(network: Transformer, precision: str = "float32") -> Engi
     sizes = (config.hidden_size, config.intermediate_size, config.embedding_width)
     is_even = not any(size % 2 for size in (*sizes, config.num_attention_heads * config.head_size))
     dtype = torch.bfloat16 if precision == "bfloat16" and is_even else torch.float32
-    groups = len(network.layers)  # fewer than layers, where these share them
+    groups = len(network.layers)  # of layers that share their weights, or single layers
     parts = {"post_norm": config.norm_position == "post", "depth": config.num_hidden_layers}
     parts["embedding_size"] = config.embedding_width
-    values = {"windows": [0] * groups, "local": [False] * groups, "encoder": parts}
-    engine = EngineWeights(_values(network, dtype) | values)
+    of_encoder = {"windows": [0] * groups, "local": [False] * groups, "encoder": parts}
+    engine = EngineWeights(_engine_config(network, dtype) | of_encoder)
     engine.set_vector("embed_tokens", _floats(_weight(network.embed_tokens)).reshape(-1))
-    if (places := _place_rows(network)) is not None:
-        engine.set_vector("embed_positions", _floats(places).reshape(-1))
+    if (rows := _position_rows(network)) is not None:
+        engine.set_vector("embed_positions", _floats(rows).reshape(-1))
     if network.rotary is not None:
         _set_rotary(engine, False, network.rotary, config.max_position_embeddings)
     if network.embed_project is not None:
@@ -155,7 +163,7 @@ def encoder_weights_of(network: Transformer, precision: str = "float32") -> Engi
 def _with_layers(
     engine: EngineWeights, network: Transformer, put: Callable[[int, str, nn.Module], None]
 ) -> EngineWeights:
-    """The engine with the norms, and the layers' matrices by ``put(layer, name, module)``: nothing is missing then."""
+    """Give the engine all norms, and the layers' matrices by ``put(layer, name, module)``; then finish it."""
     offset = 1.0 if network.config.norm == "rms_offset" else 0.0
     for name in ("norm", "embed_norm"):
         _set_norm(engine, WHOLE_MODEL, name, getattr(network, name), offset)
@@ -178,11 +186,8 @@ def formats_of(weights: EngineWeights) -> list[str]:
     return [names[kind] for kind, _ in Counter(weights.kinds.values()).most_common()]
 
 
-NORMS = ("input_layernorm", "attention_output_layernorm", "post_attention_layernorm", "mlp_output_layernorm")
-
-
-def _values(network: Transformer, dtype: torch.dtype) -> dict[str, Any]:
-    """The config as the engine reads it."""
+def _engine_config(network: Transformer, dtype: torch.dtype) -> dict[str, Any]:
+    """The config as the constructor of native/engine.cpp reads it."""
     config = network.config
     layers = range(config.num_hidden_layers)
     return {
@@ -209,7 +214,7 @@ def _values(network: Transformer, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _is_float(network: Transformer) -> bool:
-    """Whether the weights are in float32, so that keys and values are kept so too."""
+    """Whether the weights are in float32, as keys and values are then; the first matrix tells for all."""
     module = network.layers[0].get_submodule("self_attn.q_proj")
     storage: WeightStorage | None = getattr(module, "storage", None)
     return (
@@ -229,30 +234,28 @@ def _floats(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _set_matrix(engine: EngineWeights, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
-    """Give a matrix with its bias to the engine; if it is stored in float32, in another ``dtype``."""
+    """Give a matrix with its bias to the engine, as it is stored; converted to ``dtype`` if it is in float32, or in
+    blocks that the engine has not."""
     storage: WeightStorage | None = getattr(module, "storage", None)
     if isinstance(storage, BlockStorage) and storage.kind in TERNARY:
         storage = as_tq2_0(storage, name if layer == WHOLE_MODEL else f"layer {layer}, {name}")
     if isinstance(storage, BlockStorage) and storage.kind in BLOCK_KINDS:
         kind, data = BLOCK_KINDS[storage.kind], storage.blocks
     else:
-        weight = module.get_parameter("weight").detach() if storage is None else storage.dequantized(_dtype(storage))
+        weight = _weight(module)
         weight = weight.to(dtype) if weight.dtype == torch.float32 else weight
         kind, data = KINDS[weight.dtype], weight.contiguous().view(torch.uint8)
     bias = getattr(module, "bias", None)
     engine.set_matrix(layer, name, kind, data.reshape(-1).numpy(), None if bias is None else _floats(bias))
 
 
-def _dtype(storage: WeightStorage) -> torch.dtype:
-    """The precision in which a matrix is given to the engine: its own where it is dense."""
-    dtype = getattr(torch, storage.dtype_name, torch.float32)
-    return dtype if dtype in KINDS else torch.float32
-
-
 def _weight(module: nn.Module) -> torch.Tensor:
-    """The matrix of a layer, dequantized where it is stored in fewer bits."""
+    """The matrix of a linear or an embedding, in its own precision; dequantized to float32 where it is quantized."""
     storage: WeightStorage | None = getattr(module, "storage", None)
-    return module.get_parameter("weight").detach() if storage is None else storage.dequantized(_dtype(storage))
+    if storage is None:
+        return module.get_parameter("weight").detach()
+    dtype = getattr(torch, storage.dtype_name, torch.float32)
+    return storage.dequantized(dtype if dtype in KINDS else torch.float32)
 
 
 def _set_dense(engine: EngineWeights, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
@@ -262,9 +265,9 @@ def _set_dense(engine: EngineWeights, layer: int, name: str, module: nn.Module, 
     engine.set_matrix(layer, name, KINDS[dtype], data, None if bias is None else _floats(bias))
 
 
-def _place_rows(network: Transformer) -> torch.Tensor | None:
-    """(positions, width) float32: what is added to the embedding of a token at each position: that of the position, and
-    that of the first type; None where there is neither."""
+def _position_rows(network: Transformer) -> torch.Tensor | None:
+    """(positions, width) float32: what is added to the embedding of a token at each position, which is the embedding of
+    the position plus that of the first token type; None where there is neither."""
     config, table = network.config, network.embed_positions
     rows = None
     if table is not None:

@@ -27,9 +27,9 @@ from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 
 GROUP = 32  # weights with one scale in llama.cpp's four-bit formats
-LEVELS = 15
-FEW_ROWS = 4  # from this number on the plain matmul, which reads weights once for all rows, is faster
-TOGETHER = (
+HIGHEST_LEVEL = 15
+FEW_ROWS = 4  # of more rows the plain matmul, which reads weights once for all of them, is faster
+SHARED_INPUT = (
     ("q_proj", "k_proj", "v_proj"),
     ("o_proj",),
     ("gate_proj", "up_proj"),
@@ -146,7 +146,7 @@ def four_bit_groups(weight: torch.Tensor) -> FourBitGroups | None:
         return None
     groups = weight.detach().view(weight.shape[0], -1, GROUP)
     lowest, highest = groups.amin(-1), groups.amax(-1)
-    scales = (highest - lowest) / LEVELS
+    scales = (highest - lowest) / HIGHEST_LEVEL
     levels = ((groups - lowest[..., None]) / scales.clamp_min(1e-30)[..., None]).round_()
     error = torch.addcmul(lowest[..., None], levels, scales[..., None]).sub_(groups).abs_().amax(-1)
     if bool((error > LATTICE_ERROR * (highest - lowest)).any()):
@@ -189,11 +189,11 @@ def _keep_four_bits(network: Transformer) -> bool:
     """Join linears that read one input and have four-bit groups, kept in four bits; returns whether there are any."""
     has_four_bits = False
     for parent in list(network.modules()):
-        for names in TOGETHER:
+        for names in SHARED_INPUT:
             parts = [getattr(parent, name, None) for name in names]
             linears = [part for part in parts if isinstance(part, nn.Linear | StoredLinear)]
-            groups = [own for linear in linears if (own := groups_of(linear)) is not None]
-            if len(groups) < len(names):
+            groups = [group for linear in linears if (group := groups_of(linear)) is not None]
+            if len(groups) < len(names):  # one is missing, or not in four bits
                 continue
             joined = FourBits(linears, groups)
             for index, name in enumerate(names):

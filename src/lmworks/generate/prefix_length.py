@@ -19,3 +19,9 @@ def shared_length(rows: Sequence[Sequence[int]]) -> int:
     first, most = rows[0], min(map(len, rows)) - 1
     length = next((place for place in range(most) if any(row[place] != first[place] for row in rows)), most)
     return length if length >= SHORTEST else 0
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Tokens with which both begin."""
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))

@@ -1,4 +1,4 @@
-"""The beginning that several texts share, such as an instruction and examples, read once for all of them."""
+"""The prefix that several texts share, such as an instruction and examples: its keys and values are computed once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
 
 CACHE_BYTES = 1 << 27
-"""Largest KV cache of the rows that are computed at a time after a beginning."""
+"""Largest KV cache of the rows that are computed at a time after a prefix."""
 
 
 def keeps_keys(network: Transformer) -> bool:
-    """Whether what a network caches of a text stays the same whatever follows: a decoder with attention whose rotary
-    positions do not depend on the length of the whole text, and without virtual tokens, which stand before each. Not
-    under autocast, in which keys have another precision than the cache."""
+    """Whether what a network caches of a prefix stays the same whatever follows: a decoder with attention whose rotary
+    positions do not depend on the length of the whole text, and without virtual tokens, which stand before each text.
+    Not under autocast, in which keys have another precision than the cache."""
     config = network.config
     if torch.is_autocast_enabled(network.device.type) or network.num_virtual_tokens:
         return False
@@ -34,7 +34,7 @@ def read_prefix(network: Transformer, ids: Sequence[int]) -> Cache:
 
     Args:
         network: in evaluation mode.
-        ids: of the beginning, one or more.
+        ids: of the prefix, one or more.
     """
     cache = Cache(network.config, 1, len(ids), network.dtype, network.device)
     network.hidden_states(torch.tensor([list(ids)], device=network.device), cache=cache)
@@ -49,14 +49,15 @@ def cached_tokens(config: ModelConfig) -> int:
 def groups_after_prefix(
     config: ModelConfig, lengths: Sequence[int], begin: int, row_tokens: int, copies: Sequence[int] = ()
 ) -> Iterator[list[int]]:
-    """Numbers of rows, neighbours in length together: as many as a pass and the cache hold; one at least.
+    """Groups of indices of rows of similar lengths, longest first; each has one row or as many as a pass and the cache
+    hold.
 
     Args:
         config: of the model.
-        lengths: tokens of the rows.
-        begin: tokens of their beginning, which the pass does not compute again, but the cache holds for each row.
-        row_tokens: of a pass, padding included.
-        copies: of each row, how many rows of the cache follow from it; default: one.
+        lengths: tokens of the rows, prefix included.
+        begin: tokens of the prefix, which the pass does not compute again, but the cache holds for each row.
+        row_tokens: tokens of a pass, padding included.
+        copies: for each row the number of rows of the cache that continue it; default: one.
     """
     most, group, rows = cached_tokens(config), list[int](), 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -73,10 +74,10 @@ def groups_after_prefix(
 def pad_rows(
     rows: Sequence[Sequence[int] | np.ndarray], begins: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, positions and segments of rows, (B, T) int64 each, padded on the right.
+    """Ids, positions and segments of rows, (B, T) int64 each, padded on the right: padding is of segment 0.
 
     Args:
-        rows: ids.
+        rows: ids of each.
         begins: the position of each row's first token.
     """
     width = max(map(len, rows))

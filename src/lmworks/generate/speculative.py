@@ -78,7 +78,7 @@ class DraftModel:
     def __init__(self, stepper: ExtensibleStepper, count: int = DRAFT_TOKENS) -> None:
         self._stepper, self._count = stepper, count
         self._ids: list[int] = []  # in its KV cache
-        self._certain = 0  # how many of them are of the text
+        self._certain = 0  # how many of them the text had; those behind were guessed
         stepper.prefill([])
 
     def guess(self, ids: Sequence[int]) -> list[int]:
@@ -121,9 +121,9 @@ def decode_speculatively(
         stepper: of a decoder. Its earlier rows are dropped.
         prompt: token ids.
         settings: greedy ones.
-        end_ids: what ends a text.
-        guesser: a new one.
-        rules: what the model's publisher demands.
+        end_ids: tokens that end a text.
+        guesser: that has been given no text yet.
+        rules: of generation_config.json.
         with_log_probabilities: give the log-probability of each token.
         grammar: a new matcher of what the text must look like.
 
@@ -139,7 +139,6 @@ def decode_speculatively(
     logits = as_array(stepper.logits)
     guesses: list[int] = []
     queue = [] if grammar is None else grammar.begin(limit)
-    known = range(stepper.vocab_size).__contains__  # a draft model may have more rows than tokens
     while True:
         for place in range(len(logits)):
             row = logits[place : place + 1]
@@ -164,12 +163,13 @@ def decode_speculatively(
         stepper.truncate(len(ids) - 1)
         most = min(limit - 1, MOST_GUESSES)
         guesses = queue[:most] if len(queue) >= most else [*queue, *guesser.guess([*ids, *queue])][:most]
-        guesses = list(takewhile(known, guesses))
+        # a draft model's embedding may have more rows than this model's
+        guesses = list(takewhile(lambda guess: guess < stepper.vocab_size, guesses))
         logits = as_array(stepper.extend([ids[-1], *guesses]))
 
 
 def check_guesses(stepper: Stepper, settings: SamplingSettings) -> ExtensibleStepper:
-    """The stepper, where its next tokens may be guessed.
+    """Check that next tokens may be guessed with a stepper and settings; the stepper.
 
     Raises:
         InputError: decoding is not greedy, or the stepper cannot take tokens back.

@@ -1,8 +1,8 @@
 """The interface that generation asks for logits: rows of token ids that grow by one token at a time.
 
-An implementation computes with PyTorch (generate/torch_stepper.py) or natively; who calls it writes one batch
-(generate/decode.py, generate/beam.py) or schedules rows that come and go. Imports no torch: ids are plain integers,
-logits are any array of two dimensions.
+An implementation computes with PyTorch (generate/torch_stepper.py) or with the native engine
+(generate/native_stepper.py); its callers generate one batch (generate/decode.py, generate/beam.py) or schedule rows
+that come and go. Imports no torch: ids are plain integers, logits are any array of two dimensions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-RESERVE = 256  # tokens to make room for behind a prompt where nobody says how many will come
+RESERVE = 256  # tokens to make room for behind a prompt where the caller does not say how many will follow
 
 Logits = Any  # (B, V): a NumPy array or a torch tensor; sampling.as_array reads both
 
@@ -94,10 +94,12 @@ class Stepper(Protocol):
 
 @runtime_checkable
 class ExtensibleStepper(Stepper, Protocol):
-    """A stepper whose only row takes several tokens at once, and gives them back."""
+    """A stepper whose only row can be extended by several tokens at once, and truncated."""
 
     def extend(self, tokens: Sequence[int], logits_to_keep: int | None = None) -> Logits:
-        """Append tokens to the only row; (N, V): the logits after the last N of them (``logits_to_keep``), or each."""
+        """Append tokens to the only row; (N, V): the logits after the last N of them (``logits_to_keep``), or after
+        each."""
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens of the only row but the first ``length``; ``logits`` are those of the next call."""
+        """Forget all tokens of the only row but the first ``length``; ``logits`` are stale until the next call of
+        :meth:`extend` or :meth:`step`."""

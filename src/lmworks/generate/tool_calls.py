@@ -132,7 +132,7 @@ class Tools:
     def _with_instruction(self, messages: list[Message]) -> list[Message]:
         """The conversation with what a model is told of its tools: in the system message, or, where the template
         refuses one, before the first question."""
-        functions = "\n".join(json.dumps(tool["function"]) for tool in self._tools)
+        functions = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in self._tools)
         example = self._format.write([Call("NAME", {"ARGUMENT": "VALUE"})])
         form = "plain text" if self._answer is None else "JSON"
         instruction = INSTRUCTION.format(functions=functions, example=example, form=form)

@@ -113,7 +113,9 @@ class ToolFormat:
 
     def write(self, calls: Sequence[Call]) -> str:
         """Calls as a model writes them."""
-        bodies = [json.dumps({"name": call.name, self.arguments_key: call.arguments}) for call in calls]
+        bodies = [
+            json.dumps({"name": call.name, self.arguments_key: call.arguments}, ensure_ascii=False) for call in calls
+        ]
         if self.as_list:
             return f"{self.begin}[{', '.join(bodies)}]{self.end}"
         return "\n".join(f"{self.begin}{body}{self.end}" for body in bodies)

@@ -14,10 +14,12 @@ from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.embeddings import Embeddings
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCall, ToolCallChunk, tool_call_chunk
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import parse_tool_call
 from langchain_core.outputs import (
     ChatGeneration,
@@ -27,19 +29,22 @@ from langchain_core.outputs import (
     GenerationChunk,
     LLMResult,
 )
-from langchain_core.runnables import Runnable
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.settings import build
+from lmworks.generate.grammar import Grammar
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import Reply, TextStream
 from lmworks.language_model import engine_cache
 from lmworks.language_model.text_methods import TextMethods
 from lmworks.run.load import load
 
-TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
+FORM_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+"""Settings of a call, in OpenAI's words, that are not about how tokens are chosen."""
 _COMPUTING = threading.Lock()
 """Held while a model computes: the engine's threads serve one caller at a time, and LangChain asks from several."""
 
@@ -133,7 +138,7 @@ class ChatLmworks(_Writer, BaseChatModel):
         tools: Sequence[Any],
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
-        parallel_tool_calls: bool = True,
+        parallel_tool_calls: bool = False,
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
@@ -142,7 +147,7 @@ class ChatLmworks(_Writer, BaseChatModel):
         Args:
             tools: functions, LangChain's tools, classes of pydantic, or OpenAI's form.
             tool_choice: "auto" (default), "none", "any" or "required", or the name of the tool that must be called.
-            parallel_tool_calls: whether an answer may have several calls.
+            parallel_tool_calls: whether an answer may have several calls. Small models repeat theirs up to the limit.
             strict: LangChain's; without effect, as schemas are always kept to.
             **kwargs: further settings of each call.
         """
@@ -151,6 +156,46 @@ class ChatLmworks(_Writer, BaseChatModel):
             choice = {"type": "function", "function": {"name": choice}}
         listed = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=listed, tool_choice=choice, parallel_tool_calls=parallel_tool_calls, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: str = "function_calling",
+        strict: bool | None = None,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """A chat model whose answers are objects of a schema.
+
+        Args:
+            schema: a class of pydantic, a TypedDict, or a JSON schema with a title.
+            include_raw: give a dict of ``raw`` (the message), ``parsed`` and ``parsing_error``.
+            method: "function_calling": the model is told of the schema, as of a function that it must call.
+                "json_schema": its answer is JSON of the schema, of which your messages tell it. "json_mode": any JSON
+                object.
+            strict: LangChain's; without effect, as schemas are always kept to.
+
+        Raises:
+            InputError: there is no such method.
+        """
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw)
+        formats = {
+            "json_schema": {"type": "json_schema", "json_schema": {"schema": convert_to_json_schema(schema)}},
+            "json_mode": {"type": "json_object"},
+        }
+        if method not in formats:
+            hint = f"write function_calling, {' or '.join(formats)}"
+            raise InputError(f"there is no method {method!r}", "method", hint)
+        model = self.bind(
+            response_format=formats[method],
+            ls_structured_output_format={"kwargs": {"method": method}, "schema": schema},
+        )
+        is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+        parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+        if not include_raw:
+            return model | parser
+        return RunnableParallel(raw=model) | RunnableLambda(lambda answer: _with_parsed(answer, parser))
 
     def _generate(
         self,
@@ -194,10 +239,12 @@ class ChatLmworks(_Writer, BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, further: dict[str, Any]
     ) -> Iterator[tuple[str, Reply | None]]:
         turns = convert_to_openai_messages(messages, text_format="block")  # as text, parts would be joined by lines
-        tools = {name: further[name] for name in TOOL_SETTINGS if name in further}
-        settings = self._sampling(stop, {name: further[name] for name in further if name not in tools})
+        form = {name: further.pop(name) for name in FORM_SETTINGS if name in further}
+        if "response_format" in form:
+            form["grammar"] = Grammar.response_format(form.pop("response_format"))
+        settings = self._sampling(stop, further)
         model = self.language_model
-        return self._pieces(lambda: model.chat(turns, stream=True, **tools, **settings.model_dump()))
+        return self._pieces(lambda: model.chat(turns, stream=True, **form, **settings.model_dump()))
 
     def _metadata(self, reply: Reply) -> dict[str, Any]:
         return {"model_name": self.model_name, "stop_reason": reply.stop_reason}
@@ -326,6 +373,14 @@ def _call_chunks(reply: Reply) -> list[ToolCallChunk]:
         tool_call_chunk(name=call["function"]["name"], args=call["function"]["arguments"], id=call["id"], index=number)
         for number, call in enumerate(reply.tool_calls or ())
     ]
+
+
+def _with_parsed(answer: dict[str, Any], parser: JsonOutputParser) -> dict[str, Any]:
+    """A message under ``raw``, and what it says as an object, or why it is none."""
+    try:
+        return {**answer, "parsed": parser.invoke(answer["raw"]), "parsing_error": None}
+    except OutputParserException as error:
+        return {**answer, "parsed": None, "parsing_error": error}
 
 
 def _usage(reply: Reply) -> UsageMetadata:

@@ -1,9 +1,9 @@
-"""Keeps what the native engine needs of a model, so that its next opening takes no torch and no packing.
+"""Caches what the native engine needs of a model, so that its next opening needs neither torch nor packing.
 
-A folder of the cache for each model: the engine's weights as they are packed, the tokenizer, and ``model.json``. A
-model is known by its files: their paths, sizes and times of change. Decoders write texts, encoders give vectors. An
+Each model has a folder in the cache: the packed weights, the tokenizer, and ``model.json``. The folder's name is a hash
+of the paths, sizes and times of change of the model's files. A decoder and an encoder have entries of their own. An
 adapter is opened beside its base, which alone is cached. Imports no torch.
-``LMWORKS_ENGINE_CACHE`` names another folder for all of them; ``off`` keeps none.
+``LMWORKS_ENGINE_CACHE`` names another folder for all entries; ``off`` disables the cache.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 ENGINES, WEIGHTS, MODEL = "engines", "engine.safetensors", "model.json"
 LAYOUT = 2
-"""Of the files beside the weights; rises when they change."""
+"""Version of the files beside the weights; rises when they change."""
 ENCODER = "encoder"
-"""Of encoders, in their key: the same files are another entry where they are a decoder."""
+"""Part of the key of an encoder: the same files have another entry where they are opened as a decoder."""
 
 
 def open_cached(source: str, base: str | None = None) -> NativeModel | None:
@@ -86,7 +86,7 @@ Model = TypeVar("Model")
 
 
 def _open_entry(source: str, kind: str, open_folder: Callable[[Path, str], Model]) -> Model | None:
-    """What opens the folder of a source's entry gives; None where there is none."""
+    """``open_folder(folder, source)`` of a source's entry; None where there is none, or it cannot be read."""
     if native_module() is None or (folders := _engines()) is None or (path := _files_of(source)) is None:
         return None
     folder = folders / key_of(path, kind)
@@ -94,13 +94,13 @@ def _open_entry(source: str, kind: str, open_folder: Callable[[Path, str], Model
         return None
     try:
         return open_folder(folder, source)
-    except InputError:  # damaged, or of another version: it is made anew
+    except InputError:  # damaged: the caller opens the model's own files, and stores it again
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
 def base_to_store(source: str, base: str | None = None) -> str | None:
-    """The base of an adapter that the engine computes, where the cache may have it but does not.
+    """The base of an adapter, where the engine computes the adapter and the cache lacks the base; else None.
 
     Arguments and errors as for :func:`open_cached`.
     """
@@ -148,7 +148,7 @@ def store_encoder(model: LanguageModel) -> list[str]:
 
 
 def _put(folder: Path, weights: EngineWeights, path: Path, write: Callable[[Path], None]) -> list[str]:
-    """Make an entry of the cache, ``write`` all but its weights; remove earlier ones of the same path."""
+    """Make an entry of the cache, of which ``write`` writes all but the weights; remove older ones of the same path."""
     try:
         check_disk_space(folder, weights.nbytes(), "the packed weights")
         with atomic_folder(folder) as aside:
@@ -176,9 +176,10 @@ def key_of(path: Path, kind: str = "") -> str:
 
 
 def entries() -> list[tuple[str, int, Path]]:
-    """Every cached model: the file or folder that it is from, bytes, and its folder in the cache."""
+    """Every entry: the file or folder that the model was opened from, bytes, and the folder in the cache."""
     folders, listed = _engines(), []
-    for file in sorted(folders.glob(f"*/{MODEL}")) if folders is not None and folders.is_dir() else []:
+    # not those that begin with a dot: another process may be writing them
+    for file in sorted(folders.glob(f"[!.]*/{MODEL}")) if folders is not None and folders.is_dir() else []:
         with contextlib.suppress(InputError):
             path = str(read_object(file).get("path", "?"))
             listed.append((path, folder_size(file.parent), file.parent))
@@ -186,9 +187,9 @@ def entries() -> list[tuple[str, int, Path]]:
 
 
 def _engines() -> Path | None:
-    """The folder of all cached models; None where nothing is to be cached."""
+    """The folder of all entries; None where the cache is disabled."""
     setting = os.environ.get("LMWORKS_ENGINE_CACHE", "")
-    if setting == "off":
+    if setting.lower() == "off":
         return None
     return expand_home(setting) if setting else cache_folder() / ENGINES
 
@@ -220,7 +221,7 @@ def _open_adapter(adapter: Path, source: str, base: str | None) -> NativeModel |
     try:
         check_adapter(adapter)
         base = base_of(adapter, base)
-        model = open_cached(base) if _files_of(base) is not None else None  # an adapter is no base
+        model = open_cached(base) if _files_of(base) is not None else None  # an adapter of an adapter needs PyTorch
         if model is None:
             return None
         model.put_adapter(DEFAULT, adapter)
@@ -232,6 +233,11 @@ def _open_adapter(adapter: Path, source: str, base: str | None) -> NativeModel |
 
 
 def _open(folder: Path, source: str) -> NativeModel:
+    """The decoder of an entry.
+
+    Raises:
+        InputError: a file of the entry cannot be read.
+    """
     values = read_object(folder / MODEL)
     try:
         config = build(ModelConfig, values["config"], str(folder / MODEL))
@@ -249,6 +255,7 @@ def _open(folder: Path, source: str) -> NativeModel:
 
 
 def _open_encoder(folder: Path, source: str) -> NativeEncoder:
+    """The encoder of an entry; errors as for :func:`_open`."""
     values = read_object(folder / MODEL)
     try:
         config = build(ModelConfig, values["config"], str(folder / MODEL))
@@ -262,6 +269,7 @@ def _open_encoder(folder: Path, source: str) -> NativeEncoder:
 
 
 def _write(folder: Path, model: LanguageModel, path: Path) -> None:
+    """The files of a decoder's entry beside the weights; ``path``: of the model's own files."""
     from lmworks.adapt.adapters import fingerprint, weight_sample
 
     tokenizer = model.tokenizer
@@ -284,6 +292,7 @@ def _write(folder: Path, model: LanguageModel, path: Path) -> None:
 
 
 def _write_encoder(folder: Path, model: LanguageModel, path: Path) -> None:
+    """As :func:`_write`, of an encoder."""
     model.tokenizer.save(folder, compact=True)
     values: dict[str, Any] = {
         "path": str(path.resolve()),

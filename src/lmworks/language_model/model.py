@@ -6,11 +6,9 @@ Knows all the parts and does nothing itself: every method is a few lines over ge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from lmworks.adapt import adapters
 from lmworks.base import machine
@@ -18,7 +16,7 @@ from lmworks.base.errors import InputError, check_type
 from lmworks.evaluate import choices as network_choices
 from lmworks.evaluate import native_likelihoods
 from lmworks.evaluate.scoring import score_texts
-from lmworks.evaluate.text_windows import Ids, Score, signature_of
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, Score, signature_of
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
@@ -184,8 +182,10 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
             )
         return NetworkStates(self.network.eval())
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is: nats, tokens and bits per byte; by the native engine, once the model is prepared.
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
+        """See :class:`TextMethods`; by the native engine, once the model is prepared.
 
         Raises:
             InputError: the model is no decoder.
@@ -195,16 +195,19 @@ class LanguageModel(TextMethods, HeadMethods, AdapterMethods):
             fault = f"the model ({self.architecture}) gives no likelihood of a text by itself"
             raise InputError(fault, self.source, hint)
         if (stepper := self._native_stepper()) is not None:
-            scores = native_likelihoods.score_texts(stepper, self.tokenizer, texts_of(texts))
-        else:
-            scores = score_texts(self.network.eval(), self.tokenizer, texts_of(texts))
-        return [replace(score, signature=self.signature) for score in scores]
+            return native_likelihoods.score_texts(
+                stepper, self.tokenizer, texts_of(texts), context, stride, self.signature
+            )
+        network = self.network.eval()
+        return score_texts(
+            network, self.tokenizer, texts_of(texts), context=context, stride=stride, computed=self.signature
+        )
 
-    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+    def choice_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[ChoiceScores]:
         """See :class:`TextMethods`."""
         if (stepper := self._native_stepper()) is not None:
-            return native_likelihoods.choice_likelihoods(stepper, prompts, choices)
-        return network_choices.choice_likelihoods(self.network.eval(), prompts, choices)
+            return native_likelihoods.choice_scores(stepper, prompts, choices)
+        return network_choices.choice_scores(self.network.eval(), prompts, choices)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
         """Write a Hugging Face folder, new or empty; the active adapter is merged. Nothing is left half-written.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from lmworks.base.errors import InputError, as_list
 from lmworks.evaluate import native_likelihoods
 from lmworks.evaluate.prediction import Prediction
-from lmworks.evaluate.text_windows import Ids, Score, signature_of
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, Score, signature_of
 from lmworks.generate.native_stepper import NativeStepper
 from lmworks.language_model.adapter_names import Inputs
 from lmworks.language_model.few_shot import FewShotPrompt
@@ -36,6 +34,7 @@ class NativeModel(TextMethods, NativeAdapters):
         generation: its generation_config.json.
         notes: what opening the model had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        few_shot: see :class:`TextMethods`; None, as models with examples are not cached.
         kv_cache: the precision of keys and values: "float16", "int8"; None: as the weights are.
         family: the name of its family, by whose names an adapter's tensors are read.
         fingerprint: of its weights (adapt/adapters), by which an adapter knows its base.
@@ -87,14 +86,16 @@ class NativeModel(TextMethods, NativeAdapters):
     def check_writes(self) -> None:
         """See :class:`TextMethods`: every decoder writes."""
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
         """See :class:`TextMethods`."""
-        scores = native_likelihoods.score_texts(self.stepper(), self.tokenizer, texts_of(texts))
-        return [replace(score, signature=self.signature) for score in scores]
+        listed = texts_of(texts)
+        return native_likelihoods.score_texts(self.stepper(), self.tokenizer, listed, context, stride, self.signature)
 
-    def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
+    def choice_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[ChoiceScores]:
         """See :class:`TextMethods`."""
-        return native_likelihoods.choice_likelihoods(self.stepper(), prompts, choices)
+        return native_likelihoods.choice_scores(self.stepper(), prompts, choices)
 
     def predict(self, texts: Sequence[Any]) -> list[Prediction]:
         """The likeliest label of each text, as LanguageModel.predict.

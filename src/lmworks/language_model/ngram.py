@@ -88,8 +88,13 @@ class NgramLanguageModel(LanguageModel):
         """Its distributions, for generation."""
         return NgramStepper(self.ngram)
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is. Its first token counts too: it has a probability at the beginning of a text."""
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
+        """See :class:`TextMethods`. The first token of a text counts too: it has a probability there."""
+        if context is not None or stride is not None:
+            fault = "an n-gram model reads texts whole, and has no windows"
+            raise InputError(fault, self.source, "leave out --context and --stride (in Python context and stride)")
         listed = texts_of(texts)
         return [
             Score(
@@ -97,6 +102,7 @@ class NgramLanguageModel(LanguageModel):
                 len(ids),
                 len(text.encode(errors="replace")),
                 self.signature,
+                len(text),
             )
             for text, (ids, _) in zip(listed, self.tokenizer.spans(listed), strict=True)
         ]

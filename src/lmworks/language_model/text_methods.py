@@ -12,7 +12,7 @@ from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate.prediction import Prediction
-from lmworks.evaluate.text_windows import Ids, Score
+from lmworks.evaluate.text_windows import ChoiceScores, Ids, Score
 from lmworks.generate.grammar import Grammar
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
@@ -74,16 +74,27 @@ class TextMethods(ABC):
         """What computes, and the formats of the weights: what a score says (evaluate/text_windows.signature_of)."""
 
     @abstractmethod
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is: nats, tokens and bits per byte.
+    def score(
+        self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
+    ) -> list[Score]:
+        """How likely each text is: nats, tokens, bits per byte and per character, perplexity.
+
+        Args:
+            texts: one or several.
+            context, stride: tokens of the windows of texts longer than the context, and by how many they advance; None:
+                the model's own, and half of it (evaluate/text_windows.windows_of).
 
         Raises:
-            InputError: the model is no decoder.
+            InputError: the model is no decoder, or reads no such windows.
         """
 
     @abstractmethod
+    def choice_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[ChoiceScores]:
+        """How likely each choice is after its prompt (evaluate/choices); what prompts begin with is read once."""
+
     def choice_likelihoods(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[np.ndarray]:
-        """log p of each choice after its prompt (evaluate/choices); the beginning that prompts share is read once."""
+        """For each prompt log p of each of its choices."""
+        return [scores.log_probabilities for scores in self.choice_scores(prompts, choices)]
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Encoders of llama.cpp's quantized formats: a matrix -> BlockStorage (model/storage has the decoders).
+"""Quantizers of llama.cpp's formats: a matrix -> BlockStorage (model/storage dequantizes).
 
 Each row is cut into blocks of consecutive columns. A block has a step d, in float16, and a level q for each number:
 
@@ -24,6 +24,7 @@ import gguf
 import torch
 
 from lmworks.base.errors import InputError
+from lmworks.model.four_bit_blocks import four_bit_blocks
 from lmworks.model.storage import BLOCK, BlockStorage, block_sizes
 from lmworks.model.ternary_blocks import TERNARY
 
@@ -102,7 +103,8 @@ def _q8_0(x: torch.Tensor, search: bool) -> torch.Tensor:
     magnitude = scaled.abs()
     whole = magnitude.floor()
     levels = scaled.sign() * (whole + (2 * (magnitude - whole)).floor())  # halves are rounded away from zero
-    return _join(_half_bytes(step), levels.to(torch.int8).view(torch.uint8).t())
+    step_bytes = step.half()[:, None].contiguous().view(torch.uint8)
+    return torch.cat((step_bytes, levels.to(torch.int8).view(torch.uint8).t()), 1)
 
 
 def _q4_0(x: torch.Tensor, search: bool) -> torch.Tensor:
@@ -111,7 +113,7 @@ def _q4_0(x: torch.Tensor, search: bool) -> torch.Tensor:
     levels = (x * _inverse(step) + 8.5).trunc().clamp(0, 15)
     best = _Best(x, step.half(), None, levels)
     for outermost in SYMMETRIC if search else ():
-        for sign in (-1.0, 1.0):  # which end of the levels, -8 or 7, the number of the largest magnitude gets
+        for sign in (-1.0, 1.0):  # whether the number of the largest magnitude is at the end of level -8 or of 7
             centred = _rounded(x, largest / (sign * outermost)).clamp_(-8, 7)
             best_step = (x * centred).sum(0) / (centred * centred).sum(0).clamp_(min=1)
             best.offer(best_step.half(), None)
@@ -162,11 +164,8 @@ class _Best:
 
     def blocks(self) -> torch.Tensor:
         """(blocks, bytes of one)."""
-        codes = self.levels.to(torch.uint8)
-        first, second = codes[: BLOCK // 2], codes[BLOCK // 2 :]
-        packed = first.bitwise_or(second.bitwise_left_shift(4)).t()
-        halves = [self.step] if self.smallest is None else [self.step, self.smallest]
-        return _join(*map(_half_bytes, halves), packed)
+        smallest = None if self.smallest is None else self.smallest[:, None]
+        return four_bit_blocks(self.levels.t(), self.step[:, None], smallest).blocks
 
     def _error(self, step: torch.Tensor, smallest: torch.Tensor | None, levels: torch.Tensor) -> torch.Tensor:
         decoded = (levels - 8) * step.float() if smallest is None else levels * step.float() + smallest.float()
@@ -190,16 +189,6 @@ def _inverse(step: torch.Tensor) -> torch.Tensor:
     """1 / step; 0 of a step so small that there is no such number."""
     inverse = 1 / step
     return torch.where(inverse.isfinite(), inverse, 0.0)
-
-
-def _half_bytes(values: torch.Tensor) -> torch.Tensor:
-    """(blocks,) -> their bytes in float16, (blocks, 2) uint8."""
-    return values.half()[:, None].contiguous().view(torch.uint8)
-
-
-def _join(*parts: torch.Tensor) -> torch.Tensor:
-    """Parts of blocks, (blocks, bytes) each, side by side."""
-    return torch.cat(parts, 1)
 
 
 ENCODERS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {"Q8_0": _q8_0, "Q4_0": _q4_0, "Q4_1": _q4_1}

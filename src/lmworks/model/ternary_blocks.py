@@ -1,5 +1,5 @@
-"""Blocks of ternary numbers in one layout: TQ1_0's, five numbers a byte, as TQ2_0's, four a byte, which the native
-engine multiplies (https://github.com/ggml-org/ggml, ggml-quants.c)."""
+"""llama.cpp's ternary blocks, converted to the format that the native engine multiplies: TQ1_0, with five numbers a
+byte, to TQ2_0, with four a byte (https://github.com/ggml-org/ggml, ggml-quants.c)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lmworks.base.errors import InputError
 from lmworks.model.storage import BlockStorage, block_sizes
 
 TERNARY = ("TQ1_0", "TQ2_0")
-# Bytes of a TQ1_0 block that lie side by side, and the numbers that each has: number k of all of them comes before
-# number k + 1 of the first.
-RUNS = ((32, 5), (16, 5), (4, 4))
+# A TQ1_0 block has three parts: so many bytes with so many numbers each. A part's numbers are first those at place 0 of
+# all its bytes, then those at place 1, and so on.
+BYTES_AND_NUMBERS = ((32, 5), (16, 5), (4, 4))
 
 
 def as_tq2_0(storage: BlockStorage, place: str = "") -> BlockStorage:
@@ -27,7 +27,7 @@ def as_tq2_0(storage: BlockStorage, place: str = "") -> BlockStorage:
     if storage.kind == "TQ1_0":
         return _from_tq1_0(storage)
     blocks = storage.blocks.reshape(-1, block_sizes(storage.kind)[1])[:, :-2]
-    if (blocks & blocks.bitwise_right_shift(1) & 0b01010101).any():
+    if (blocks & blocks.bitwise_right_shift(1) & 0b01010101).any():  # both bits of a code are set: 3
         fault = "a block of TQ2_0 holds a number that is none of -1, 0 and 1"
         raise InputError(fault, place, "the file is damaged: fetch it again")
     return storage
@@ -36,7 +36,7 @@ def as_tq2_0(storage: BlockStorage, place: str = "") -> BlockStorage:
 def _from_tq1_0(storage: BlockStorage) -> BlockStorage:
     blocks = storage.blocks.reshape(-1, block_sizes(storage.kind)[1])
     parts, begin = [], 0
-    for width, count in RUNS:
+    for width, count in BYTES_AND_NUMBERS:
         parts.append(_digits(blocks[:, begin : begin + width], count))
         begin += width
     # a byte of TQ2_0 has columns i, i + 32, i + 64 and i + 96 of its half of the block, the first in its lowest bits
@@ -49,8 +49,10 @@ def _from_tq1_0(storage: BlockStorage) -> BlockStorage:
 
 
 def _digits(numbers: torch.Tensor, count: int) -> torch.Tensor:
-    """(n, m) bytes, each a ternary fraction of 256 -> their first digits, (n, count * m) uint8: the first of all, and
-    so on. Of a fraction times 3^k, modulo 1, digit k is what three times it has before the point."""
+    """The first ternary digits of bytes (n, m), fractions of 256: (n, count * m) uint8, first digit 0 of all bytes.
+
+    Digit k of x is the integer part of 3 (3^k x mod 1); a product in uint8 is modulo 1 by itself.
+    """
     powers = torch.tensor([3**index for index in range(count)], dtype=torch.uint8)
     scaled = numbers[:, None] * powers[:, None]
     return (scaled.to(torch.int16) * 3).bitwise_right_shift(8).to(torch.uint8).flatten(1)

@@ -11,7 +11,8 @@ from itertools import combinations
 
 import numpy as np
 
-from lmworks.evaluate.significance import PairedComparison, PowerAnalysis, RowFigures, compare, holm
+from lmworks.evaluate.row_figures import RowFigures
+from lmworks.evaluate.significance import PairedComparison, PowerAnalysis, compare, holm
 from lmworks.ratings import bradley_terry
 from lmworks.ratings.agreement import Agreement, agreement
 from lmworks.ratings.answers import are_identical

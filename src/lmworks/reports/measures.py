@@ -44,6 +44,7 @@ HOW = (
     "figure before, the rounding error of a bfloat16 number; a smaller one is negligible. "
     f"With fewer than {FEWEST_ROWS} rows nothing is tested."
 )
+MEASURED_APART = "measured in two ways: no comparison"
 Event = dict[str, Any]
 _EVERY = (  # of a journal that names no task
     ANSWERS,
@@ -81,14 +82,26 @@ def measures(before: Event, after: Event, task: str | None = None, is_new: bool 
         )
         if all(figure.name in (side.get("resamples") or {}) for side in (old, new) if figure.name in side):
             _add_intervals(measure, old, new, figure)
+        _add_signature(measure, old, new, figure)
         if figure is PERPLEXITY:
             measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
         if figure is CLASS_ACCURACY and not before.get("name") and (baseline := _commonest_class(new or old)):
             measure["baseline"], detail = baseline, baseline_note(baseline)
         title = (is_new and figure.title_of_new) or figure.title
+        detail = "; ".join(filter(None, [detail, measure.get("signature", "")]))
         listed.append({**measure, "key": figure.key, "title": title, "unit": figure.unit, "detail": detail})
     return listed
+
+
+def _add_signature(measure: dict[str, Any], old: Event, new: Event, figure: Figure) -> None:
+    """The signature of a figure; where the two sides have other ones, they are not compared."""
+    named = [(side.get("signatures") or {}).get(figure.name) for side in (old, new)]
+    signatures = list(dict.fromkeys(each for each in named if each))
+    if signatures:
+        measure["signature"] = " / ".join(signatures)
+    if len(signatures) > 1:
+        measure["change"], measure["verdict"] = None, MEASURED_APART
 
 
 def _add_intervals(measure: dict[str, Any], old: Event, new: Event, figure: Figure) -> None:
@@ -151,7 +164,7 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
         if measure[name]["interval"] is None and side.get("interval"):
             measure[name]["interval"] = list(side["interval"])
     if len(signatures) > 1:
-        measure["change"], measure["verdict"] = None, "measured in two ways: no comparison"
+        measure["change"], measure["verdict"] = None, MEASURED_APART
     baseline = _majority(latest.get("references") or [])
     details = [" / ".join(sorted(signatures))]
     if baseline:
@@ -161,6 +174,7 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
         "title": latest.get("metric", ANSWERS.title),
         "unit": "",
         "detail": "; ".join(details),
+        "signature": " / ".join(sorted(signatures)),
         "baseline": baseline,
         "cut": {name: side.get("cut") for name, side in (("before", old), ("after", new))},
     }

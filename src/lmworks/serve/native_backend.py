@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmworks.generate.native_stepper import KV_CACHES
+from lmworks.generate.engine_sequences import KV_CACHES
 from lmworks.generate.prefix_length import SHORTEST
 from lmworks.generate.stepper import RESERVE
 from lmworks.serve.prompt_parts import FEWEST_TILED, part_end, reusable_length, tiled_length
@@ -50,7 +50,7 @@ class NativeBackend:
         most: sequences at a time.
         cache_limit: bytes of keys and values up to which ended sequences are kept for reuse.
         fewest: tokens of a part of a prompt from which on the engine multiplies in tiles (serve/prompt_parts.py).
-        kv_cache: their precision, one of generate/native_stepper.KV_CACHES; None: as the weights are.
+        kv_cache: their precision, one of generate/engine_sequences.KV_CACHES; None: as the weights are.
     """
 
     scores_prompts = True

@@ -139,6 +139,15 @@ def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
         raise InputError(f"cannot be read ({error.strerror})", str(path), "check the path and its rights") from error
 
 
+def text_lines(path: Path) -> list[str]:
+    """All lines of a plain text, empty ones too, without their ends; ``.gz`` is read.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not UTF-8.
+    """
+    return [line for _, line in _lines(path, BadRows("stop", may_skip=False))]
+
+
 def _refuse_other_encodings(path: Path, begin: bytes) -> None:
     """Refuse a file whose first bytes say that it is another kind of file than UTF-8 text.
 

@@ -174,16 +174,22 @@ def refuse_duplicate_columns(names: Iterable[object], place: str) -> None:
 
 
 class BadRows:
-    """Rows that cannot be used: the first one stops the run, or all are counted."""
+    """Rows that cannot be used: the first one stops the run, or all are counted.
 
-    def __init__(self, on_bad_row: str) -> None:
-        self.skip = on_bad_row == "skip"
+    Args:
+        on_bad_row: ``stop`` or ``skip``.
+        may_skip: whether who reads them offers to skip bad rows, so that the hint may say it.
+    """
+
+    def __init__(self, on_bad_row: str, may_skip: bool = True) -> None:
+        self.skip, self.may_skip = on_bad_row == "skip", may_skip
         self.reasons: list[str] = []
 
     def add(self, fault: str, place: str, hint: str) -> None:
         """Count a bad row, or raise it as an InputError."""
         if not self.skip:
-            raise InputError(fault, place, f"{hint}; or leave such rows out with --data.on_bad_row skip")
+            more = "; or leave such rows out with --data.on_bad_row skip" if self.may_skip else ""
+            raise InputError(fault, place, f"{hint}{more}")
         self.reasons.append(f"{place}: {fault}")
 
 

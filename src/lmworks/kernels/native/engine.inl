@@ -43,10 +43,12 @@ void rotate_head(const Decoder& decoder, const RotaryTable& table, Size position
     }
 }
 
+constexpr Size PIECES = 8;  // of a product, for each thread
+
 class Step {
 public:
     Step(const Decoder& decoder, const StepToken* tokens, Size count, StepBuffers& buffers, Team& team, int thread)
-        : decoder_(decoder), tokens_(tokens), count_(count), buffers_(buffers), team_(team), thread_(thread),
+        : decoder_(decoder), tokens_(tokens), count_(count), buffers_(buffers), team_(team, thread), thread_(thread),
           adapters_(tokens, count, rows_for(count), buffers.rank) {}
 
     void run() {
@@ -65,19 +67,13 @@ private:
     const StepToken* tokens_;
     const Size count_;
     StepBuffers& buffers_;
-    Team& team_;
+    TeamThread team_;
     const int thread_;
     const StepAdapters adapters_;
     Size layer_ = 0;  // the number of the one that is computed
 
-    // This thread's part of ``count`` equal pieces of work.
-    std::pair<Size, Size> share(Size count) const {
-        const Size threads = team_.threads();
-        return {count * thread_ / threads, count * (thread_ + 1) / threads};
-    }
-
     void embed() {
-        const auto [begin, end] = share(count_);
+        const auto [begin, end] = team_.share(count_);
         for (Size token = begin; token < end; ++token) {
             float* x = buffers_.x.data() + token * decoder_.hidden;
             unpack_row(decoder_.embed_tokens, tokens_[token].id, x);
@@ -95,12 +91,20 @@ private:
         normalize(norm, decoder_.layer_norm, decoder_.eps, x, y, size);
     }
 
-    // Numbers of a vector that share a scale, for the matrices that read it; 0 where all of them are dense.
-    static Size block_for(std::initializer_list<const WeightMatrix*> matrices) {
+    // How matrices read a vector: the numbers of it that share a scale, 0 where all of them are dense; whether tiles of
+    // bfloat16 multiply some of them.
+    struct Reading {
         Size block = 0;
-        for (const WeightMatrix* matrix : matrices)
-            if (matrix->is_quantized()) block = std::max(block, block_columns(matrix->kind));
-        return block;
+        bool in_tiles = false;
+    };
+
+    static Reading reading_of(std::initializer_list<const WeightMatrix*> matrices) {
+        Reading reading;
+        for (const WeightMatrix* matrix : matrices) {
+            if (matrix->is_quantized()) reading.block = std::max(reading.block, block_columns(matrix->kind));
+            reading.in_tiles = reading.in_tiles || fits_tiles(*matrix);
+        }
+        return reading;
     }
 
     // Where the vectors of so many tokens go: of one, each thread has its own copy.
@@ -109,16 +113,16 @@ private:
     }
 
     // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist; their products with the
-    // first factors of adapters, of the ``linears`` by which they are read. ``block`` as of block_for(). Of one vector each
-    // thread makes its own copy.
+    // first factors of adapters, of the ``linears`` by which they are read. Of one vector each thread makes its own copy.
     template <class In>
-    Vectors prepare(const EngineNorm& before, Size count, Size size, Size block, float scale, In in,
+    Vectors prepare(const EngineNorm& before, Size count, Size size, const Reading& reading, float scale, In in,
                     std::initializer_list<BlockLinearIndex> linears = {}) {
         const bool alone = count == 1;
-        const bool in_tiles = block > 0 && count >= fewest_tile_vectors(block) && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
+        const Size block = reading.block;
+        const bool in_tiles = reading.in_tiles && count >= fewest_tile_vectors(block) && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
         StepBuffers::Rows& rows = rows_for(count);
         const Size blocks = size / QUANT_BLOCK, wide_blocks = size / TERNARY_BLOCK;
-        const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
+        const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : team_.share(count);
         for (Size row = begin; row < end; ++row) {
             float* normed = rows.normed.data() + row * size;
             const float* vector = before.exists() || block == 0 || scale != 1.0f || adapters_.exist() ? normed : in(row);
@@ -139,20 +143,39 @@ private:
         return x;
     }
 
-    // This thread's groups of a matrix times vectors, by whatever is fastest for so many, and the adapters' terms of a linear.
+    // Calls compute(begin, end) for groups of rows of matrices that are multiplied with so many vectors; all groups of all
+    // threads are each taken once.
+    template <class Compute>
+    void take_groups(Size groups, Size count, Compute compute) {
+        if (count == 1) {  // weights are fetched ahead, also behind the end of a piece
+            const auto [begin, end] = team_.share(groups);
+            compute(begin, end);
+        } else {
+            const Size pairs = groups / (2 * PIECES * team_.threads());  // tiles take two groups at a time
+            team_.take_pieces(groups, 2 * std::max<Size>(pairs, 1), compute);
+        }
+    }
+
+    // Groups of a matrix times vectors, by whatever is fastest for so many, and the adapters' terms of a linear.
     template <class Take>
-    void multiply_share(const WeightMatrix& matrix, const Vectors& x, Size count, Take take, BlockLinearIndex linear = BLOCK_LINEARS) {
+    void multiply_groups(const WeightMatrix& matrix, const Vectors& x, Size count, Size begin, Size end, Take take,
+                         BlockLinearIndex linear = BLOCK_LINEARS) {
         const bool is_adapted = adapters_.exist() && linear != BLOCK_LINEARS;
         const auto take_adapted = [&](Size token, Size row, Size rows, float* values) {
             for (Size group = 0; is_adapted && group < rows; group += GROUP) adapters_.add(layer_, linear, token, row + group, values + group);
             take(token, row, rows, values);
         };
-        const auto [begin, end] = share(matrix.groups());
         if (is_adapted && begin < end) adapters_.fetch_rows(layer_, linear, begin * GROUP);
-        if (x.halves != nullptr && matrix.is_quantized())
+        if (x.halves != nullptr && fits_tiles(matrix))
             multiply_in_tiles(matrix, x.halves, count, begin, end, buffers_.tiles[static_cast<std::size_t>(thread_)].data(), take_adapted);
         else
             multiply(matrix, x, count, begin, end, take_adapted);
+    }
+
+    // The same of those groups that this thread takes.
+    template <class Take>
+    void multiply_share(const WeightMatrix& matrix, const Vectors& x, Size count, Take take, BlockLinearIndex linear = BLOCK_LINEARS) {
+        take_groups(matrix.groups(), count, [&](Size begin, Size end) { multiply_groups(matrix, x, count, begin, end, take, linear); });
     }
 
     // This thread's part of the product, over ``out`` (tokens, rows of the matrix).
@@ -175,7 +198,7 @@ private:
         }
         product(matrix, x, buffers_.part.data(), linear);
         team_.meet();
-        const auto [begin, end] = share(count_);
+        const auto [begin, end] = team_.share(count_);
         for (Size token = begin; token < end; ++token) {
             float *part = buffers_.part.data() + token * hidden, *sum = buffers_.x.data() + token * hidden;
             norm(after, part, part, hidden);
@@ -187,22 +210,22 @@ private:
     const float* residual(Size token) const { return buffers_.x.data() + token * decoder_.hidden; }
 
     void attention(const EngineLayer& layer, Size number) {
-        const Size block = block_for({&layer.q_proj, &layer.k_proj, &layer.v_proj});
+        const Reading reading = reading_of({&layer.q_proj, &layer.k_proj, &layer.v_proj});
         const auto in = [&](Size token) { return residual(token); };
-        const Vectors x = prepare(layer.input, count_, decoder_.hidden, block, 1.0f, in, {Q_PROJ, K_PROJ, V_PROJ});
+        const Vectors x = prepare(layer.input, count_, decoder_.hidden, reading, 1.0f, in, {Q_PROJ, K_PROJ, V_PROJ});
         product(layer.q_proj, x, buffers_.q.data(), Q_PROJ);
         product(layer.k_proj, x, buffers_.k.data(), K_PROJ);
         product(layer.v_proj, x, buffers_.v.data(), V_PROJ);
         team_.meet();
-        const auto [begin, end] = share(count_ * decoder_.kv_heads);
+        const auto [begin, end] = team_.share(count_ * decoder_.kv_heads);
         for (Size item = begin; item < end; ++item) append(layer, number, item / decoder_.kv_heads, item % decoder_.kv_heads);
         if (thread_ == 0 && shares_context()) buffers_.parts.reserve(count_ * decoder_.heads * most_parts(), decoder_.head_size);
         team_.meet();
-        if (is_run() && count_ >= fewest_tile_vectors(block)) attend_in_blocks(layer, number);
+        if (is_run() && count_ >= fewest_tile_vectors(reading.block)) attend_in_blocks(layer, number);
         else attend_tokens(layer, number);
         team_.meet();
         const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };
-        const Vectors values = prepare({}, count_, decoder_.q_size(), block_for({&layer.o_proj}), 1.0f, mixed, {O_PROJ});
+        const Vectors values = prepare({}, count_, decoder_.q_size(), reading_of({&layer.o_proj}), 1.0f, mixed, {O_PROJ});
         add_to_residual(layer.o_proj, values, layer.attention_output, O_PROJ);
     }
 
@@ -283,7 +306,7 @@ private:
             with_cache(*tokens_[item / decoder_.kv_heads].sequence, number, item % decoder_.kv_heads,
                        [&](auto cached) { attend_part(cached, queries, part, result); });
         };
-        const auto [begin, last] = share(items * parts);
+        const auto [begin, last] = team_.share(items * parts);
         for (Size piece = begin; piece < last; ++piece) {
             const Size item = piece / parts, part = piece % parts;
             const Queries queries = queries_at(item);
@@ -305,8 +328,8 @@ private:
     }
 
     void feed_forward(const EngineLayer& layer) {
-        const Size block = block_for({&layer.up_proj, &layer.gate_proj});
-        const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, block, 1.0f,
+        const Reading reading = reading_of({&layer.up_proj, &layer.gate_proj});
+        const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, reading, 1.0f,
                                   [&](Size token) { return residual(token); }, {GATE_PROJ, UP_PROJ});
         const Size inner_size = decoder_.inner;
         float* inner = buffers_.inner.data();
@@ -322,10 +345,12 @@ private:
             for (Size i = 0; i < rows; ++i) out[i] *= values[i];
         };
         const bool gated = layer.gate_proj.exists();
-        multiply_share(gated ? layer.gate_proj : layer.up_proj, x, count_, activate_into, gated ? GATE_PROJ : UP_PROJ);
-        if (gated) multiply_share(layer.up_proj, x, count_, multiply_into, UP_PROJ);
+        take_groups(layer.up_proj.groups(), count_, [&](Size begin, Size end) {  // both by one thread: the second reads what the first wrote
+            multiply_groups(gated ? layer.gate_proj : layer.up_proj, x, count_, begin, end, activate_into, gated ? GATE_PROJ : UP_PROJ);
+            if (gated) multiply_groups(layer.up_proj, x, count_, begin, end, multiply_into, UP_PROJ);
+        });
         team_.meet();
-        const Vectors active = prepare({}, count_, inner_size, block_for({&layer.down_proj}), 1.0f,
+        const Vectors active = prepare({}, count_, inner_size, reading_of({&layer.down_proj}), 1.0f,
                                        [&](Size token) { return inner + token * inner_size; }, {DOWN_PROJ});
         add_to_residual(layer.down_proj, active, layer.mlp_output, DOWN_PROJ);
     }
@@ -336,7 +361,7 @@ private:
             if (tokens_[token].logits != nullptr) wanted[number++] = token;
         if (number == 0) return;
         const WeightMatrix& matrix = decoder_.head();
-        const Vectors x = prepare(decoder_.norm, number, decoder_.hidden, block_for({&matrix}), decoder_.head_scale,
+        const Vectors x = prepare(decoder_.norm, number, decoder_.hidden, reading_of({&matrix}), decoder_.head_scale,
                                   [&](Size i) { return residual(wanted[i]); });
         multiply_share(matrix, x, number, [&](Size i, Size row, Size rows, const float* values) {
             float* out = tokens_[wanted[i]].logits + row;

@@ -65,8 +65,8 @@ public:
         if (is_last) fetch(group + bytes, bytes);  // of the next rows, which come when all tokens have these
         const Vectors x{low(linear, token), nullptr, nullptr, nullptr, nullptr, nullptr, b.columns};
         Lanes y;
-        if (b.kind == F32_WEIGHTS) multiply_dense<float, 1, 0>(reinterpret_cast<const float*>(group), x, &y);
-        else multiply_dense<Bf16, 1, 0>(reinterpret_cast<const Bf16*>(group), x, &y);
+        if (b.kind == F32_WEIGHTS) multiply_dense<float, 1, 1, 0>(reinterpret_cast<const float*>(group), 0, x, &y);
+        else multiply_dense<Bf16, 1, 1, 0>(reinterpret_cast<const Bf16*>(group), 0, x, &y);
         for (int part = 0; part < PARTS; ++part) store(values + part * W, load(values + part * W) + y.part[part]);
     }
 

@@ -57,7 +57,7 @@ public:
         : encoder_(encoder), texts_(texts), tokens_(texts.tokens()), hidden_(encoder.hidden), x_(shared.x.data()),
           logsumexp_(shared.logsumexp.data()), input_(as_rows(shared.input)), q_(as_rows(shared.q)), k_(as_rows(shared.k)),
           v_(as_rows(shared.v)), mixed_(as_rows(shared.mixed)), inner_(as_rows(shared.inner)), results_(own.results.data()),
-          row_(own.row.data()), team_(team), thread_(thread), attention_items_(make_items(attention_inputs())) {
+          row_(own.row.data()), team_(team, thread), attention_items_(make_items(attention_inputs())) {
         for (Size text = 0; text < texts.texts(); ++text)
             for (Size place = 0; place < texts.cu_seqlens[text + 1] - texts.cu_seqlens[text]; ++place) positions_.push_back(place);
     }
@@ -86,22 +86,15 @@ private:
     float *const x_, *const logsumexp_;
     T *const input_, *const q_, *const k_, *const v_, *const mixed_, *const inner_;
     float *const results_, *const row_;
-    Team& team_;
-    const int thread_;
+    TeamThread team_;
     const std::vector<AttentionItem> attention_items_;
     std::vector<Size> positions_;  // of each token in its text
 
     static T* as_rows(Buffer<std::uint8_t>& buffer) { return reinterpret_cast<T*>(buffer.data()); }
 
-    // This thread's part of ``count`` equal pieces of work.
-    std::pair<Size, Size> share(Size count) const {
-        const Size threads = team_.threads();
-        return {count * thread_ / threads, count * (thread_ + 1) / threads};
-    }
-
     template <class Body>
     void for_each_own_token(Body body) const {
-        const auto [begin, end] = share(tokens_);
+        const auto [begin, end] = team_.share(tokens_);
         for (Size token = begin; token < end; ++token) body(token);
     }
 
@@ -152,24 +145,29 @@ private:
         team_.meet();  // the next texts may share the buffers
     }
 
-    // This thread's part of a matrix times x (tokens, columns); ``take(token, row, values, n)`` gets n results from a row on.
+    // A pair of a matrix's groups times x (tokens, columns); ``take(token, row, values, n)`` gets n results from a row on.
     template <class Take>
-    void product(const WeightMatrix& matrix, const T* x, Take take) {
+    void multiply_rows(const WeightMatrix& matrix, const T* x, Size pair, Take take) {
         const bool in_tiles = std::is_same_v<T, Bf16> && matrix.columns % MATRIX_TILE_DEPTH == 0 && has_tiles();
         std::optional<TileScope> tiles;
         if (in_tiles) tiles.emplace();
-        const auto [begin, end] = share((matrix.rows + PAIR - 1) / PAIR);
-        for (Size pair = begin; pair < end; ++pair) {
-            const Size row = pair * PAIR, rows = std::min(PAIR, matrix.rows - row);
-            if (rows > GROUP) multiply_groups<2>(matrix, 2 * pair, x, in_tiles);
-            else multiply_groups<1>(matrix, 2 * pair, x, in_tiles);
-            for (Size token = 0; token < tokens_; ++token)
-                for_each_vector(rows, [&](Size i, int n) {
-                    Vec v = load(results_ + token * PAIR + i);
-                    if (!matrix.bias.empty()) v += load_n(matrix.bias.data() + row + i, n);
-                    take(token, row + i, v, n);
-                });
-        }
+        const Size row = pair * PAIR, rows = std::min(PAIR, matrix.rows - row);
+        if (rows > GROUP) multiply_groups<2>(matrix, 2 * pair, x, in_tiles);
+        else multiply_groups<1>(matrix, 2 * pair, x, in_tiles);
+        for (Size token = 0; token < tokens_; ++token)
+            for_each_vector(rows, [&](Size i, int n) {
+                Vec v = load(results_ + token * PAIR + i);
+                if (!matrix.bias.empty()) v += load_n(matrix.bias.data() + row + i, n);
+                take(token, row + i, v, n);
+            });
+    }
+
+    static Size pairs_of_rows(const WeightMatrix& matrix) { return (matrix.rows + PAIR - 1) / PAIR; }
+
+    // Those rows of a product that this thread takes.
+    template <class Take>
+    void product(const WeightMatrix& matrix, const T* x, Take take) {
+        team_.take_pieces(pairs_of_rows(matrix), 1, [&](Size pair, Size) { multiply_rows(matrix, x, pair, take); });
     }
 
     // results (tokens, PAIR) = x (tokens, columns) times some groups of a matrix, from number ``group`` on.
@@ -222,11 +220,11 @@ private:
         }
         const AttentionInputs<T> inputs = attention_inputs();
         const DropoutFactors none(0.0f, 0);
-        for (std::size_t i = static_cast<std::size_t>(thread_); i < attention_items_.size(); i += static_cast<std::size_t>(team_.threads())) {
-            const AttentionItem& item = attention_items_[i];
+        team_.take_pieces(static_cast<Size>(attention_items_.size()), 1, [&](Size number, Size) {
+            const AttentionItem& item = attention_items_[static_cast<std::size_t>(number)];
             if (item.keys < PAIRED_KEYS) attention_item<float>(inputs, item, mixed_, logsumexp_, 0.0f, none);
             else attention_item<ElementOf<T>>(inputs, item, mixed_, logsumexp_, 0.0f, none);
-        }
+        });
         team_.meet();
         add_to_x(layer.o_proj, mixed_);
     }
@@ -252,15 +250,18 @@ private:
     void feed_forward(const EngineLayer& layer) {
         const Size size = encoder_.inner;
         const bool is_gated = layer.gate_proj.exists();
-        product(is_gated ? layer.gate_proj : layer.up_proj, input_, [&](Size token, Size i, Vec v, int n) {
+        const auto activate_into = [&](Size token, Size i, Vec v, int n) {
             Vec derivative;
             store_n(inner_ + token * size + i, activation(encoder_.activation, v, derivative), n);
+        };
+        const auto multiply_into = [&](Size token, Size i, Vec v, int n) {
+            T* inner = inner_ + token * size + i;
+            store_n(inner, load_n(inner, n) * v, n);
+        };
+        team_.take_pieces(pairs_of_rows(layer.up_proj), 1, [&](Size pair, Size) {  // both by one thread: the second reads what the first wrote
+            multiply_rows(is_gated ? layer.gate_proj : layer.up_proj, input_, pair, activate_into);
+            if (is_gated) multiply_rows(layer.up_proj, input_, pair, multiply_into);
         });
-        if (is_gated)
-            product(layer.up_proj, input_, [&](Size token, Size i, Vec v, int n) {
-                T* inner = inner_ + token * size + i;
-                store_n(inner, load_n(inner, n) * v, n);
-            });
         team_.meet();
         add_to_x(layer.down_proj, inner_);
     }

@@ -120,29 +120,37 @@ Vec load_column(const Bf16* group, Size even, int odd, int part) {
     return bit_cast<Vec>(odd ? pairs & 0xFFFF0000u : pairs << 16);
 }
 
-// A group of a dense matrix times COUNT vectors; what follows so many bytes behind is fetched, if any.
-template <class E, int COUNT, Size AHEAD = COUNT == 1 ? WEIGHTS_AHEAD : 0>
-void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
+// GROUPS groups of a dense matrix times COUNT vectors -> y (GROUPS, COUNT); what follows so many bytes behind is fetched, if any.
+template <class E, int COUNT, int GROUPS = 1, Size AHEAD = COUNT == 1 && GROUPS == 1 ? WEIGHTS_AHEAD : 0>
+void multiply_dense(const E* groups, Size group_stride, const Vectors& x, Lanes* y) {
     constexpr int CHAINS = 2;  // independent sums, as one would wait for each addition; as many for any COUNT, for the same bits
-    Lanes sums[COUNT][CHAINS] = {};
+    constexpr int VECTORS = GROUPS * PARTS;
+    Vec sums[COUNT][VECTORS][CHAINS] = {};
     Size column = 0;
     for (; column + CHAINS <= x.columns; column += CHAINS)
-        for (int chain = 0; chain < CHAINS; ++chain)
-            for (int part = 0; part < PARTS; ++part) {
-                const Vec weights = load_column(group, column, chain, part);
+#pragma GCC unroll 2
+        for (int chain = 0; chain < CHAINS; ++chain) {
+            Vec weights[VECTORS];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) {
+                weights[v] = load_column(groups + v / PARTS * group_stride, column, chain, v % PARTS);
                 if constexpr (AHEAD > 0)
-                    __builtin_prefetch(reinterpret_cast<const char*>(group + (column + chain) * GROUP + part * W) + AHEAD);
-                for (int i = 0; i < COUNT; ++i)
-                    sums[i][chain].part[part] += weights * x.dense[i * x.columns + column + chain];
+                    __builtin_prefetch(reinterpret_cast<const char*>(groups + (column + chain) * GROUP + v * W) + AHEAD);
             }
-    for (; column < x.columns; ++column)
-        for (int part = 0; part < PARTS; ++part)
+#pragma GCC unroll 8
             for (int i = 0; i < COUNT; ++i)
-                sums[i][0].part[part] += load_column(group, column, 0, part) * x.dense[i * x.columns + column];
-    for (int i = 0; i < COUNT; ++i)
-        for (int part = 0; part < PARTS; ++part) {
-            y[i].part[part] = sums[i][0].part[part];
-            for (int chain = 1; chain < CHAINS; ++chain) y[i].part[part] += sums[i][chain].part[part];
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; ++v) sums[i][v][chain] += weights[v] * x.dense[i * x.columns + column + chain];
+        }
+    for (; column < x.columns; ++column)
+        for (int v = 0; v < VECTORS; ++v)
+            for (int i = 0; i < COUNT; ++i)
+                sums[i][v][0] += load_column(groups + v / PARTS * group_stride, column, 0, v % PARTS) * x.dense[i * x.columns + column];
+    for (int v = 0; v < VECTORS; ++v)
+        for (int i = 0; i < COUNT; ++i) {
+            Vec& sum = y[v / PARTS * COUNT + i].part[v % PARTS];
+            sum = sums[i][v][0];
+            for (int chain = 1; chain < CHAINS; ++chain) sum += sums[i][v][chain];
         }
 }
 
@@ -246,9 +254,9 @@ void multiply_ternary(const std::uint8_t* group, const Vectors& x, Lanes* y) {
 template <int COUNT>
 void multiply_group(const WeightMatrix& matrix, const std::uint8_t* group, const Vectors& x, Lanes* y) {
     switch (matrix.kind) {
-        case F32_WEIGHTS: return multiply_dense<float, COUNT>(reinterpret_cast<const float*>(group), x, y);
-        case F16_WEIGHTS: return multiply_dense<Half, COUNT>(reinterpret_cast<const Half*>(group), x, y);
-        case BF16_WEIGHTS: return multiply_dense<Bf16, COUNT>(reinterpret_cast<const Bf16*>(group), x, y);
+        case F32_WEIGHTS: return multiply_dense<float, COUNT>(reinterpret_cast<const float*>(group), 0, x, y);
+        case F16_WEIGHTS: return multiply_dense<Half, COUNT>(reinterpret_cast<const Half*>(group), 0, x, y);
+        case BF16_WEIGHTS: return multiply_dense<Bf16, COUNT>(reinterpret_cast<const Bf16*>(group), 0, x, y);
         case U4_WEIGHTS: return multiply_quantized<U4_WEIGHTS, COUNT>(group, x, y);
         case U4_MIN_WEIGHTS: return multiply_quantized<U4_MIN_WEIGHTS, COUNT>(group, x, y);
         case TERNARY_WEIGHTS: return multiply_ternary<COUNT>(group, x, y);
@@ -261,11 +269,54 @@ void add_bias(const WeightMatrix& matrix, Size row, Size rows, float* values) {
     for (Size i = 0; i < rows; ++i) values[i] += matrix.bias[static_cast<std::size_t>(row + i)];
 }
 
+// Vectors that are multiplied at once with two groups of a dense matrix: with one, loading would take longer than multiplying.
+// Fewer vectors than FEWEST_PAIRED have whole tiles of TILE with one group.
+constexpr Size PAIR_TILE = 6, PAIR_REST = 2, FEWEST_PAIRED = 24;
+constexpr bool HAS_PAIRS = W == 16;  // as many sums need 32 registers
+
+template <class E, int COUNT, class Finish>
+Size multiply_dense_pairs(const E* groups, Size group_stride, const Vectors& x, Size vector, Size count, Finish finish) {
+    Lanes y[2 * COUNT];
+    for (; vector + COUNT <= count; vector += COUNT) {
+        multiply_dense<E, COUNT, 2>(groups, group_stride, x.from(vector), y);
+        for (int group = 0; group < 2; ++group)
+            for (int i = 0; i < COUNT; ++i) finish(group, vector + i, y[group * COUNT + i]);
+    }
+    return vector;
+}
+
+// Groups ``begin`` ... of a dense matrix, two at a time, as multiply(); the first that is left.
+template <class E, class Take>
+Size multiply_pairs(const WeightMatrix& matrix, const Vectors& x, Size count, Size begin, Size end, Take take) {
+    const Size stride = matrix.group_bytes() / static_cast<Size>(sizeof(E));
+    for (; begin + 2 <= end; begin += 2) {
+        const E* groups = reinterpret_cast<const E*>(matrix.data) + begin * stride;
+        const auto finish = [&](Size group, Size vector, const Lanes& lanes) {
+            const Size row = (begin + group) * GROUP, rows = std::min(GROUP, matrix.rows - row);
+            float values[GROUP];
+            std::memcpy(values, &lanes, sizeof values);
+            add_bias(matrix, row, rows, values);
+            take(vector, row, rows, values);
+        };
+        Size vector = multiply_dense_pairs<E, PAIR_TILE>(groups, stride, x, 0, count, finish);
+        vector = multiply_dense_pairs<E, PAIR_REST>(groups, stride, x, vector, count, finish);
+        multiply_dense_pairs<E, 1>(groups, stride, x, vector, count, finish);
+    }
+    return begin;
+}
+
 // Groups begin ... end - 1 of a matrix times ``count`` vectors; ``take(vector, row, rows, values)`` gets the results of
 // ``rows`` rows from ``row`` on, with the bias added.
 template <class Take>
 void multiply(const WeightMatrix& matrix, const Vectors& x, Size count, Size begin, Size end, Take take) {
     const Size bytes = matrix.group_bytes();
+    if constexpr (HAS_PAIRS)
+        if (count >= FEWEST_PAIRED) switch (matrix.kind) {
+            case F32_WEIGHTS: begin = multiply_pairs<float>(matrix, x, count, begin, end, take); break;
+            case F16_WEIGHTS: begin = multiply_pairs<Half>(matrix, x, count, begin, end, take); break;
+            case BF16_WEIGHTS: begin = multiply_pairs<Bf16>(matrix, x, count, begin, end, take); break;
+            default: break;
+        }
     for (Size number = begin; number < end; ++number) {
         const std::uint8_t* group = matrix.data + number * bytes;
         const Size row = number * GROUP, rows = std::min(GROUP, matrix.rows - row);

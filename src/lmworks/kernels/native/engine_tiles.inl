@@ -1,6 +1,6 @@
-// Products of quantized matrices with many vectors on processors with AMX: groups of rows are dequantized to bfloat16 once
-// for all vectors and multiplied in tiles of 16 x 16 x 32. Compiled within the set avx512_bf16; used where the processor and
-// the system have the tiles.
+// Products with many vectors on processors with AMX, in tiles of 16 x 16 x 32: of matrices in bfloat16, and of quantized ones,
+// whose groups of rows are dequantized to bfloat16 once for all vectors. Compiled within the set avx512_bf16; used where the
+// processor and the system have the tiles.
 #pragma once
 
 #include "engine_products.inl"
@@ -22,6 +22,9 @@ constexpr Size TILE_COLUMNS_AT_ONCE = 384;  // of two groups of rows in bfloat16
 static_assert(TILE_COLUMNS_AT_ONCE % MATRIX_TILE_DEPTH == 0);
 // With fewer vectors dequantizing takes longer than tiles save; ternary numbers are multiplied faster without them.
 constexpr Size fewest_tile_vectors(Size block) { return block == TERNARY_BLOCK ? 64 : 32; }
+
+// Whether products in tiles take a matrix: it is quantized, or in bfloat16, as tiles read it.
+bool fits_tiles(const WeightMatrix& matrix) { return matrix.is_quantized() || matrix.kind == BF16_WEIGHTS; }
 
 // Writes vector ``number`` among vectors that lie tile after tile: loading a tile reads 16 lines of memory that follow one
 // another, whatever the number of columns; at the distance of some numbers they would displace one another from the cache.
@@ -187,20 +190,23 @@ void dequantize_for_tiles(const WeightMatrix& matrix, const std::uint8_t* group,
     }
 }
 
-// As multiply(), of a quantized matrix and vectors in bfloat16, which are whole tiles (put_in_tiles()). Two groups of rows are
-// multiplied with all vectors, some columns at a time, so that those of the groups stay in the first cache.
+// As multiply(), of a matrix that fits_tiles() and vectors in bfloat16, which are whole tiles (put_in_tiles()). Two groups of
+// rows are multiplied with all vectors, some columns at a time, so that those of the groups stay in the first cache.
 // scratch: two groups in bfloat16, and results of all vectors.
 template <class Take>
 void multiply_in_tiles(const WeightMatrix& matrix, const Bf16* x, Size count, Size begin, Size end, std::uint32_t* scratch,
                        Take take) {
     TileScope tiles;
     const Size bytes = matrix.group_bytes(), columns = matrix.columns, group_pairs = columns / 2 * GROUP;
-    auto* pairs = reinterpret_cast<Bf16Pair*>(scratch);
+    auto* dequantized = reinterpret_cast<Bf16Pair*>(scratch);
     float* results = reinterpret_cast<float*>(scratch + 2 * group_pairs);
     const TileRows vectors = in_tiles(x, columns);
     for (Size number = begin; number < end; number += 2) {
         const Size groups = std::min<Size>(2, end - number);
-        for (Size i = 0; i < groups; ++i) dequantize_for_tiles(matrix, matrix.data + (number + i) * bytes, pairs + i * group_pairs);
+        const Bf16Pair* pairs = dequantized;
+        if (matrix.is_quantized())
+            for (Size i = 0; i < groups; ++i) dequantize_for_tiles(matrix, matrix.data + (number + i) * bytes, dequantized + i * group_pairs);
+        else pairs = reinterpret_cast<const Bf16Pair*>(matrix.data + number * bytes);
         for (Size column = 0; column < columns; column += TILE_COLUMNS_AT_ONCE) {
             const Size depth = std::min(TILE_COLUMNS_AT_ONCE, columns - column);
             const TileRows own = vectors.from(0, column);

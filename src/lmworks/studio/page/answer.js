@@ -99,6 +99,7 @@ export class AnswerView {
       answer.state === "edited" ? "edited" : null,
       answer.state === "done" ? ENDS[answer.reason] : null,
     ];
-    replace(this.foot, answer.state === "writing" && !count ? "reading the prompt …" : parts.filter(Boolean).join(" · "));
+    const said = parts.filter(Boolean).join(" · ").replace(/(\d) (?=\w)/g, "$1\u00a0");  // units stay with their numbers
+    replace(this.foot, answer.state === "writing" && !count ? "reading the prompt …" : said);
   }
 }

@@ -12,7 +12,7 @@ const FIELDS = [
   ["presence_penalty", "Presence penalty", 0, { min: -2, max: 2, step: 0.01 }, "Above 0: tokens that the answer has already become less likely."],
   ["frequency_penalty", "Frequency penalty", 0, { min: -2, max: 2, step: 0.01 }, "The same for each time that it has them."],
   ["max_tokens", "Longest answer", 512, { min: 1, step: 1 }, "In tokens."],
-  ["seed", "Seed", "", { step: 1, placeholder: "another each time" }, "The same seed draws the same answer."],
+  ["seed", "Seed", "", { step: 1, placeholder: "random" }, "The same seed draws the same answer."],
 ];
 const KEPT = "chat-sampling";
 
