@@ -5,8 +5,8 @@ export_gguf writes a model as a GGUF file, plan estimates what a run will need, 
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
 measures which way to adapt a model is worth it, measure scores predictions by the usual metrics, audit measures what a
 model does beyond its task, ladder compares the models of history within a time, share publishes the model of a run with
-its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must look like. What a person can
-correct is raised as InputError.
+its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must look like. What a person
+can correct is raised as InputError.
 """
 
 from __future__ import annotations
