@@ -3,10 +3,10 @@
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
 export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
-measures which way to adapt a model is worth it, measure scores predictions by the usual metrics, audit measures what a
-model does beyond its task, ladder compares the models of history within a time, share publishes the model of a run with
-its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must look like. What a person
-can correct is raised as InputError.
+measures which way to adapt a model is worth it, measure scores predictions by the usual metrics, evaluate_suite runs a
+model on published benchmarks, audit measures what a model does beyond its task, ladder compares the models of history
+within a time, share publishes the model of a run with its card, word_vectors opens a file of word vectors, a Grammar is
+what a generated text must look like. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lmworks.run.api import tune as tune
     from lmworks.run.load import load as load
     from lmworks.sharing.share import share as share
+    from lmworks.suites.api import evaluate_suite as evaluate_suite
 
 __all__ = [
     "Grammar",
@@ -41,6 +42,7 @@ __all__ = [
     "__version__",
     "audit",
     "compare",
+    "evaluate_suite",
     "export_gguf",
     "ladder",
     "load",
@@ -67,6 +69,7 @@ _HOMES = {
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
     "audit": ("lmworks.audits.api", "audit"),
     "compare": ("lmworks.comparisons.comparison_api", "compare"),
+    "evaluate_suite": ("lmworks.suites.api", "evaluate_suite"),
     "export_gguf": ("lmworks.language_model.export", "export_gguf"),
     "ladder": ("lmworks.comparisons.ladder_api", "ladder"),
     "load": ("lmworks.run.load", "load"),

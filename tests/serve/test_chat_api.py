@@ -170,7 +170,7 @@ def test_what_was_read_is_not_read_again(client):
         ({"top_logprobs": 3}, "top_logprobs", "logprobs: true"),
         ({"n": 0}, "n", "greater than or equal to 1"),
         ({"stop": [""]}, "stop", "none of them empty"),
-        ({"max_tokens": 0}, "max_completion_tokens", "at least 1"),
+        ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"max_completion_tokens": 5}, "max_tokens", "give one of them"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
     ],

@@ -58,6 +58,7 @@ GROUPS = {
         "cluster": Verb("cluster", True, "the rows of a file in clusters, named by their typical words"),
         "map": Verb("map", True, "the rows of a file as points in a plane, as an HTML page"),
         "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
+        "evaluate": Verb("evaluate", False, "a model on published benchmarks: ARC, GLUE, GSM8K, BLiMP ..."),
         "metrics": Verb("metrics", True, "scores of predictions against references: any files, many metrics"),
         "save": Verb("save", False, "write a model as a Hugging Face folder"),
         "export": Verb("export", False, "write a model as a GGUF file, in 16 or 32 bits"),

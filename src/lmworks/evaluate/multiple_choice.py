@@ -14,8 +14,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.documents import frame_of
 from lmworks.evaluate.choices import choice_likelihoods
-from lmworks.evaluate.pseudo_likelihood import STRIDE, hidden_examples
-from lmworks.evaluate.scoring import row_losses
+from lmworks.evaluate.pseudo_likelihood import choice_pseudo_likelihoods
 from lmworks.families.sentence_pooling import SentencePooling
 from lmworks.generate.embed import text_ids, vectors_of
 from lmworks.generate.text_vectors import pooling_of
@@ -88,19 +87,13 @@ def _encoder_scores(
     network: Transformer, tokenizer: Tokenizer, questions: Sequence[ChoiceQuestion]
 ) -> list[np.ndarray]:
     """Pseudo-log-likelihood of each choice after its prompt."""
-    frame, context = frame_of(tokenizer), network.max_text_tokens
-    parts = []
+    room = network.max_text_tokens - len(frame_of(tokenizer))
+    prompts, choices = [], []
     for question in questions:
-        prompt = tokenizer.encode(question.prompt)
-        for choice in question.choices:
-            ids = tokenizer.encode(choice, after=question.prompt)
-            before = prompt[-_room(context - len(ids) - len(frame), question) :]
-            begin = len(frame.opening) + len(before)
-            text = frame.around(np.array([*before, *ids], dtype=np.int32))
-            parts.append(list(hidden_examples(text, range(begin, begin + len(ids)), tokenizer, STRIDE)))
-    nats = iter(row_losses(network, [example for part in parts for example in part]).language.nats)
-    sums = iter([-sum(float(next(nats)) for _ in part) for part in parts])
-    return [np.array([next(sums) for _ in question.choices]) for question in questions]
+        listed = [tokenizer.encode(choice, after=question.prompt) for choice in question.choices]
+        prompts.append(tokenizer.encode(question.prompt)[-_room(room - max(map(len, listed)), question) :])
+        choices.append(listed)
+    return choice_pseudo_likelihoods(network, tokenizer, prompts, choices)
 
 
 def _room(tokens: int, question: ChoiceQuestion) -> int:

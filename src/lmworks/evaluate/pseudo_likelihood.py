@@ -14,7 +14,7 @@ import numpy as np
 from lmworks.data.batch import Example
 from lmworks.data.documents import frame_of, require_id
 from lmworks.evaluate.scoring import row_losses
-from lmworks.evaluate.text_windows import Score
+from lmworks.evaluate.text_windows import Ids, Score
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -56,6 +56,39 @@ def pseudo_scores(
         Score(total, len(ids), size if len(ids) else 0, characters=len(text) if len(ids) else 0)
         for total, (ids, _), size, text in zip(sums, spans, sizes, texts, strict=True)
     ]
+
+
+def choice_pseudo_likelihoods(
+    network: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Ids],
+    choices: Sequence[Sequence[Ids]],
+    stride: int = STRIDE,
+) -> list[np.ndarray]:
+    """Pseudo-log-likelihood of each choice after its prompt, whose tokens are not hidden.
+
+    Args:
+        network: an encoder with a language head.
+        tokenizer: with a mask token.
+        prompts: ids of each prompt without special tokens; may be empty.
+        choices: for each prompt the ids of its choices.
+        stride: every so-many-th token of a choice is hidden at a time.
+
+    Returns:
+        For each prompt an array with one log-likelihood (nats, at most 0) a choice, not divided by its length.
+
+    Raises:
+        InputError: the tokenizer has no mask token.
+    """
+    frame, parts = frame_of(tokenizer), []
+    for prompt, answers in zip(prompts, choices, strict=True):
+        for ids in answers:
+            begin = len(frame.opening) + len(prompt)
+            text = frame.around(np.array([*prompt, *ids], dtype=np.int32))
+            parts.append(list(hidden_examples(text, range(begin, begin + len(ids)), tokenizer, stride)))
+    nats = iter(row_losses(network, [example for part in parts for example in part]).language.nats)
+    sums = iter([-sum(float(next(nats)) for _ in part) for part in parts])
+    return [np.array([next(sums) for _ in answers]) for answers in choices]
 
 
 def hidden_examples(

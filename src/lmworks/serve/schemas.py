@@ -182,8 +182,8 @@ class ChatBody(GenerationBody):
             raise ValueError("top_logprobs is for requests with logprobs: true")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise ValueError("max_tokens and max_completion_tokens say the same: give one of them")
-        if 0 in (self.max_tokens, self.max_completion_tokens):
-            raise ValueError("max_completion_tokens must be at least 1")
+        if self.limit == 0:
+            raise ValueError(f"{self.limit_field} must be at least 1")
         return self
 
     @property
