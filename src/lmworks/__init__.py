@@ -4,9 +4,9 @@ The public names, each imported when it is first used: load opens any model (a L
 export_gguf writes a model as a GGUF file, plan estimates what a run will need, tune adapts a model to a file of yours,
 pretrain trains one from scratch, resume goes on with a run that was stopped, report gives a run's card, compare
 measures which way to adapt a model is worth it, measure scores predictions by the usual metrics, evaluate_suite runs a
-model on published benchmarks, ladder compares the models of history within a time, share publishes the model of a run
-with its card, word_vectors opens a file of word vectors, a Grammar is what a generated text must look like. What a
-person can correct is raised as InputError.
+model on published benchmarks, audit measures what a model does beyond its task, ladder compares the models of history
+within a time, share publishes the model of a run with its card, word_vectors opens a file of word vectors, a Grammar is
+what a generated text must look like. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmworks.audits.api import audit as audit
     from lmworks.base.errors import InputError as InputError
     from lmworks.baselines.word_vectors import WordVectors as WordVectors
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
@@ -39,6 +40,7 @@ __all__ = [
     "LanguageModel",
     "WordVectors",
     "__version__",
+    "audit",
     "compare",
     "evaluate_suite",
     "export_gguf",
@@ -65,6 +67,7 @@ _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
+    "audit": ("lmworks.audits.api", "audit"),
     "compare": ("lmworks.comparisons.comparison_api", "compare"),
     "evaluate_suite": ("lmworks.suites.api", "evaluate_suite"),
     "export_gguf": ("lmworks.language_model.export", "export_gguf"),

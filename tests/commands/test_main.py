@@ -52,8 +52,8 @@ def test_the_beginning_imports_nothing_heavy(words):
 def test_the_public_names_are_offered_lazily():
     import lmworks
 
-    functions = {"compare", "export_gguf", "ladder", "load", "plan", "pretrain", "report", "resume", "tune"}
-    functions |= {"share", "word_vectors"}
+    functions = {"audit", "compare", "export_gguf", "ladder", "load", "plan", "pretrain", "report", "resume", "tune"}
+    functions |= {"evaluate_suite", "measure", "share", "word_vectors"}
     names = {"Grammar", "InputError", "LanguageModel", "WordVectors", "__version__", *functions}
     assert names == set(lmworks.__all__) <= set(dir(lmworks))
     assert all(callable(getattr(lmworks, name)) for name in names - {"__version__"})

@@ -36,6 +36,7 @@ GROUPS = {
         "plan": Verb("plan", True, "what a run will need: parameters, FLOPs, memory, time, disk"),
         "resume": Verb("resume", False, "go on with a run that was stopped or killed"),
         "report": Verb("report", False, "the report card of a run: terminal, JSON, HTML page"),
+        "audit": Verb("audit", True, "bias, memorisation, personal data ...; two models side by side"),
         "compare": Verb("compare", True, "which way to adapt a model is worth it, measured on your data"),
         "ladder": Verb("ladder", True, "n-grams to transformers on your text, in a time budget"),
         "runs": Verb("runs", False, "the runs in a folder, newest first"),

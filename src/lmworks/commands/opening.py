@@ -66,16 +66,10 @@ def open_writer(args: argparse.Namespace) -> LanguageModel | NativeModel:
 
 def _open_native(args: argparse.Namespace) -> LanguageModel | NativeModel:
     """The model from the cache of packed weights; where it is not there, it is packed."""
-    from lmworks.language_model import engine_cache
+    from lmworks.run.native_opening import open_native
 
     head = getattr(args, "head", None)
-    model = None
-    if head is None:
-        model = engine_cache.open_cached(args.model, args.base) or _open_beside_base(args)
-    if model is not None:
-        _print_notes(model.notes)
-        return model
-    return _pack(args)
+    return open_native(args.model, args.base, head, _print_notes, args.backend == "native")
 
 
 def open_encoder(args: argparse.Namespace) -> LanguageModel | NativeEncoder:
@@ -106,24 +100,6 @@ def open_encoder(args: argparse.Namespace) -> LanguageModel | NativeEncoder:
         notes = [f"computed by PyTorch, since the native engine does not compute this model: {fault}"]
     _print_notes(notes)
     return model
-
-
-def _open_beside_base(args: argparse.Namespace) -> NativeModel | None:
-    """Of an adapter that the native engine computes: pack its base, which serves all of its adapters, and open both."""
-    from lmworks.language_model import engine_cache
-
-    base = engine_cache.base_to_store(args.model, args.base)
-    if base is None:
-        return None
-    from lmworks.language_model.opening import open_saved_model, read_config
-
-    if read_config(base).architecture != "decoder":
-        return None
-    model = open_saved_model(base, storage="stored").prepare("float32")
-    if model.engine_fault:  # said of the adapter
-        return None
-    _print_notes(engine_cache.store(model))
-    return engine_cache.open_cached(args.model, args.base)
 
 
 def _choose_kv_cache(model: LanguageModel | NativeModel, kv_cache: str) -> None:
@@ -167,31 +143,6 @@ def _labels_in_words(source: str, head: str | None) -> bool:
     path = run if is_unfinished else find_saved(source, head=head).path
     form = InputFormat.read(path) if path.is_dir() else None
     return form is not None and form.kind == "label"
-
-
-def _pack(args: argparse.Namespace) -> LanguageModel:
-    """Open a model by PyTorch and give its weights to the native engine, which is kept for the next opening."""
-    from lmworks.base.errors import InputError
-    from lmworks.language_model import engine_cache
-    from lmworks.language_model.ngram import NgramLanguageModel
-    from lmworks.language_model.opening import unfinished_run
-    from lmworks.run.checkpoint_model import load
-
-    head = getattr(args, "head", None)
-    storage = None if unfinished_run(args.model, base=args.base, head=head) else "stored"
-    model = load(args.model, storage=storage, base=args.base, head=head)
-    if not isinstance(model, NgramLanguageModel):
-        model.prepare("float32")
-        fault = model.engine_fault
-        if fault and args.backend == "native":
-            raise InputError(f"the native engine does not compute this model: {fault}", args.model, "--backend torch")
-        if fault and model.architecture == "decoder":
-            model.notes.append(f"computed by PyTorch, since the native engine does not compute this model: {fault}")
-    _print_notes(model.notes)
-    is_own = storage is not None and head is None
-    if not isinstance(model, NgramLanguageModel) and not model.engine_fault and is_own:
-        _print_notes(engine_cache.store(model))
-    return model
 
 
 def _print_notes(notes: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from lmworks.base.figures import count_of
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.contender_recipes import WRITTEN_KINDS, measured_rows
 from lmworks.comparisons.planting import CANARY_KINDS
+from lmworks.run import contamination
 from lmworks.text import corpus, formats
 from lmworks.text.rows import DataSettings, Table, option
 
@@ -25,6 +26,7 @@ def divided(settings: CompareSettings) -> tuple[Table, Table, Table]:
     table = corpus.read(settings.source, settings.data)
     with_validation = settings.data.model_copy(update={"validation": settings.validation})
     train, test = corpus.split(table, settings.data)
+    contamination.check(train, test, settings.data)  # before any contender is trained; each run says what was found
     if settings.validation >= max(1, len(train)):
         fault = f"{settings.validation:g} rows are to be held out of {count_of(len(train), 'row')}"
         raise InputError(fault, "validation", "--validation 0.1")

@@ -21,7 +21,7 @@ from lmworks.baselines.tfidf import TextClassifier
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.evaluate.classification import evaluate_single_label
 from lmworks.evaluate.prediction import Prediction
-from lmworks.run import classical_recipe, comparison_origin, quick_runs
+from lmworks.run import classical_recipe, comparison_origin, contamination, quick_runs
 from lmworks.run.classical_recipe import ClassicalRecipe
 from lmworks.run.result import Run, Say
 from lmworks.text import corpus
@@ -76,6 +76,7 @@ def set_up(recipe: ClassicalRecipe, rows: list[dict[str, Any]] | None = None) ->
         fault = f"every row to train on has the label {train.rows[0].values['label']!r}: there is nothing to learn"
         raise InputError(fault, train.name, "add rows with other labels")
     notes = [*train.notes, *_label_notes(train, held_out), *_cleaning_notes(train, recipe.tfidf)]
+    notes += contamination.check(train, held_out, recipe.data)
     return Setup(recipe, train, held_out, notes)
 
 

@@ -18,12 +18,11 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
-from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.exposure import Exposure, expected_exposure, exposure
 from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
-from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.text_methods import TextMethods
 from lmworks.run import classical, classical_recipe
 from lmworks.run.load import load
 from lmworks.run.quick_runs import data_source
@@ -112,13 +111,16 @@ class Reproduction:
     new_tokens: int
 
 
-def measure_exposure(run: str | Path, canaries: Sequence[Canary], samples: int = SAMPLES) -> ExposureSummary:
+def measure_exposure(
+    run: str | Path, canaries: Sequence[Canary], samples: int = SAMPLES, model: Any = None
+) -> ExposureSummary:
     """The exposure of canaries in the model of a run.
 
     Args:
         run: its folder.
         canaries: all of one kind; some planted in its rows (text/canaries.plant), others perhaps not.
         samples: other secrets that are scored for each canary, where the space is larger.
+        model: another one than the run's, such as its base.
 
     Raises:
         InputError: the run's rows are of another kind, or its task hides tokens at random.
@@ -131,7 +133,7 @@ def measure_exposure(run: str | Path, canaries: Sequence[Canary], samples: int =
         raise InputError(fault, str(run), "make canaries of the kind of the rows")
     planted = Counter(content_hash(Row(row.values)) for row in train.rows)
     secrets = [[canary.secret, *canary.other_secrets(samples)] for canary in canaries]
-    nats = _nats_of_secrets(run, canaries, secrets, train)
+    nats = _nats_of_secrets(run, load(run) if model is None else model, canaries, secrets, train)
     measured = [
         CanaryExposure(canary.name, planted[content_hash(Row(canary.row()))], exposure(own[0], own[1:], canary.space))
         for canary, own in zip(canaries, nats, strict=True)
@@ -152,6 +154,7 @@ def measure_reproduction(
     prefix_tokens: int = PREFIX_TOKENS,
     new_tokens: int = NEW_TOKENS,
     seed: int = 0,
+    model: TextMethods | None = None,
 ) -> Reproduction:
     """The share of training completions that the model of a run writes word for word, decoding greedily.
 
@@ -165,23 +168,41 @@ def measure_reproduction(
         prefix_tokens: of a text, before what is to be reproduced.
         new_tokens: the most that are compared.
         seed: of the draw.
+        model: another one than the run's, such as its base: the same rows in its own format.
 
     Raises:
         InputError: the model writes no texts, or labels alone.
     """
-    recipe, model = _recipe(run), load(run)
+    model = load(run) if model is None else model
+    sides = []
+    for examples in examples_of_run(run, model, seed):
+        chosen = [_divided(example, prefix_tokens, new_tokens, model) for example in examples]
+        sides.append(_reproduced(model, [part for part in chosen if part is not None][:rows], new_tokens))
+    trained, held_out = sides
+    return Reproduction(trained, held_out, _share(trained), _share(held_out), new_tokens)
+
+
+def examples_of_run(run: str | Path, model: TextMethods, seed: int = 0) -> tuple[list[Example], list[Example]]:
+    """The examples of the rows that a run trained on, and of those that it held out, each in an order drawn at random.
+
+    Args:
+        run: its folder.
+        model: reads them in its own format.
+        seed: of the order.
+
+    Raises:
+        InputError: the run teaches a model to write no texts, or labels alone.
+    """
+    recipe = _recipe(run)
     task = _task(recipe, model)
     if not task.needs_language_head or task.is_random or task.input_kind == "label":
         fault = f"task {recipe.task.name} teaches no completions that could be reproduced"
         raise InputError(fault, str(run), "leave this measurement out for such a run")
     sides = []
     for table in rows_of_run(run):
-        examples = task.examples(table, recipe.data, model.network.max_text_tokens).items if len(table) else []
-        order = np.random.default_rng(seed).permutation(len(examples))
-        chosen = [_divided(examples[index], prefix_tokens, new_tokens, model) for index in order]
-        sides.append(_reproduced(model, [part for part in chosen if part is not None][:rows], new_tokens))
-    trained, held_out = sides
-    return Reproduction(trained, held_out, _share(trained), _share(held_out), new_tokens)
+        examples = task.examples(table, recipe.data, _context(model)).items if len(table) else []
+        sides.append([examples[index] for index in np.random.default_rng(seed).permutation(len(examples))])
+    return sides[0], sides[1]
 
 
 def rows_of_run(run: str | Path) -> tuple[Table, Table]:
@@ -209,7 +230,13 @@ def _recipe(run: str | Path) -> Recipe:
     return recipe
 
 
-def _task(recipe: Recipe, model: LanguageModel) -> Task:
+def _context(model: TextMethods) -> int:
+    """Tokens of the longest example."""
+    assert model.context is not None  # of a network, as all runs with such tasks train
+    return model.context
+
+
+def _task(recipe: Recipe, model: Any) -> Task:
     start = model.rules.decoder_start_token_id
     return task_class(recipe.task.name)(recipe.task, model.tokenizer, model.config, start)
 
@@ -218,10 +245,9 @@ def _task(recipe: Recipe, model: LanguageModel) -> Task:
 
 
 def _nats_of_secrets(
-    run: str | Path, canaries: Sequence[Canary], secrets: Sequence[Sequence[str]], train: Table
+    run: str | Path, model: Any, canaries: Sequence[Canary], secrets: Sequence[Sequence[str]], train: Table
 ) -> list[list[float]]:
     """For each canary the nats of its row with each of these secrets."""
-    model = load(run)
     if canaries[0].kind == "labels":
         texts = [canary.row()["text"] for canary in canaries]
         return [
@@ -235,7 +261,7 @@ def _nats_of_secrets(
         raise InputError(fault, str(run), "leave this measurement out for such a run")
     rows = [Row(canary.row(secret)) for canary, listed in zip(canaries, secrets, strict=True) for secret in listed]
     table = Table("canaries", train.kind, rows)
-    examples = task.examples(table, recipe.data, model.network.max_text_tokens).items
+    examples = task.examples(table, recipe.data, _context(model)).items
     if len(examples) != len(rows):
         fault = f"{len(rows)} canaries became {len(examples)} examples"
         raise InputError(fault, str(run), "raise data.max_tokens, so that a short row fits")
@@ -247,7 +273,7 @@ def _nats_of_secrets(
     return [[float(next(nats)) for _ in group] for group in grouped]
 
 
-def _nats_after_common_beginning(model: LanguageModel, groups: Sequence[Sequence[Example]]) -> list[list[float]]:
+def _nats_after_common_beginning(model: TextMethods, groups: Sequence[Sequence[Example]]) -> list[list[float]]:
     """The nats of each example after what all of its group begin with; the beginning's are the same for all of them,
     and no rank depends on them."""
     prompts, choices = [], []
@@ -256,12 +282,12 @@ def _nats_after_common_beginning(model: LanguageModel, groups: Sequence[Sequence
         length = next(place for place, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
         prompts.append(ids[0][:length])
         choices.append([row[length:] for row in ids])
-    return [(-likelihoods).tolist() for likelihoods in choice_likelihoods(model.network.eval(), prompts, choices)]
+    return [(-likelihoods).tolist() for likelihoods in model.choice_likelihoods(prompts, choices)]
 
 
 def _label_probabilities(model: Any, texts: list[str]) -> list[dict[str, float]]:
     """The probability of each label of each text, by whatever model."""
-    if isinstance(model, LanguageModel) and model.input_format is not None and model.input_format.kind == "label":
+    if isinstance(model, TextMethods) and model.input_format is not None and model.input_format.kind == "label":
         replies = model.complete(texts, SamplingSettings())
         return [dict(reply.label_probabilities or {}) for reply in replies]
     return [prediction.probabilities for prediction in model.predict(texts)]
@@ -279,7 +305,7 @@ class _Divided:
     expected: list[int]
 
 
-def _divided(example: Example, prefix_tokens: int, new_tokens: int, model: LanguageModel) -> _Divided | None:
+def _divided(example: Example, prefix_tokens: int, new_tokens: int, model: TextMethods) -> _Divided | None:
     """An example's prompt and the tokens after it; None where nothing is left to write."""
     learned = np.flatnonzero(example.loss)
     if not len(learned):
@@ -296,7 +322,7 @@ def _divided(example: Example, prefix_tokens: int, new_tokens: int, model: Langu
     return _Divided(example.place, prompt, expected) if prompt and expected else None
 
 
-def _reproduced(model: LanguageModel, parts: Sequence[_Divided], new_tokens: int) -> list[Reproduced]:
+def _reproduced(model: TextMethods, parts: Sequence[_Divided], new_tokens: int) -> list[Reproduced]:
     """What the model writes after each prompt, beside what was expected."""
     settings = SamplingSettings(max_tokens=new_tokens, temperature=0.0)
     written: dict[int, list[int]] = {index: [] for index in range(len(parts))}

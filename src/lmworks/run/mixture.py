@@ -25,6 +25,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.head_requests import HeadRequest
 from lmworks.model.head_views import with_one_head
 from lmworks.model.transformer import Transformer
+from lmworks.run import contamination
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.new_head import give_heads
@@ -210,6 +211,9 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         f"{name} ({tasks[name].name}): {data_note(*pair, task_rows[name].is_divided_inside)}"
         for name, pair in examples.items()
     ]
+    for name, of_task in task_rows.items():
+        found = contamination.check(of_task.train, of_task.held_out, recipes[name].data)
+        notes += [f"{name}: {note}" for note in found]
     train, held_out = (join_examples({name: pair[side] for name, pair in examples.items()}) for side in (0, 1))
     notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out, False)
     parts = []

@@ -27,7 +27,7 @@ from lmworks.evaluate.scoring import perplexity
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.evaluate.text_windows import bits_per_byte
 from lmworks.language_model.ngram import NgramLanguageModel
-from lmworks.run import ngram_recipe, quick_runs
+from lmworks.run import contamination, ngram_recipe, quick_runs
 from lmworks.run.evaluation import spread, sum_adjacent
 from lmworks.run.ngram_recipe import NgramRecipe, SampleSettings
 from lmworks.run.result import Run, Say
@@ -117,6 +117,7 @@ def set_up(recipe: NgramRecipe, rows: list[dict[str, Any]] | None = None) -> Set
         hint = f"name the column of the text: {option('columns', {'text': 'COLUMN'})} {option('kind', 'text')}"
         raise InputError(f"{recipe.model} learns texts, and these are rows of kind {table.kind}", table.name, hint)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
+    found = contamination.check(train_rows, held_out_rows, recipe.data)
     tokenizer, event, notes = tokenizer_of_new(recipe.tokenizer, train_rows, STYLE)
     train, held_out = (
         [document for document in encode_documents(part.rows, tokenizer) if len(document)]
@@ -125,7 +126,7 @@ def set_up(recipe: NgramRecipe, rows: list[dict[str, Any]] | None = None) -> Set
     if not train:
         raise InputError("no text has a token to train on", table.name, "give texts that are not empty")
     counts = [count_of(sum(map(len, part)), "token") for part in (train, held_out)]
-    notes = [*train_rows.notes, *notes, f"{counts[0]} to train on, {counts[1]} held out"]
+    notes = [*train_rows.notes, *found, *notes, f"{counts[0]} to train on, {counts[1]} held out"]
     unknown = sum(int((document.ids == tokenizer.unk_id).sum()) for document in held_out)
     if tokenizer.unk_id is not None and unknown:
         notes.append(

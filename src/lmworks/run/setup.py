@@ -15,7 +15,7 @@ from lmworks.data.examples import Examples, Report
 from lmworks.data.mixture import Mixture
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.run import mined_negatives, prompting_plan
+from lmworks.run import contamination, mined_negatives, prompting_plan
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once
 from lmworks.run.evaluation_cache import CachedEvaluation
@@ -141,6 +141,7 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
     request = rows.task_class.head_request(rows.table)
     if not recipe.is_new and request is None:
         recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
+    contamination_notes = [] if is_resumed else contamination.check(rows.train, rows.held_out, recipe.data)
     model = source.open(recipe.task, rows.train)
     has_new_head = request is not None and give_head(model, request, recipe.train.seed)
     if request is not None:
@@ -157,6 +158,7 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
         settled = recipe.model_copy(update={"train": recipe.train.model_copy()})
     length_notes = settle_length(settled, examples, len(held_out))
     notes = [data_note(examples, held_out, is_inside), *(length_notes if recipe.adaptation.trains else [])]
+    notes += contamination_notes
     notes += settle_evaluation(settled, examples, held_out, task.needs_language_head)
     notes += note_few_held_out(recipe, held_out, rows.table, is_inside)
     limit_held_out(held_out, recipe.evaluate.measured)

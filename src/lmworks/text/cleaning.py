@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest, spelled
-from lmworks.text import contractions
+from lmworks.text import contractions, personal_data
 
 NUMBER = "NUM"
 """What the step ``numbers`` writes for a number."""
@@ -141,6 +141,11 @@ STEPS: dict[str, Step] = {
         # A text about HTML (&amp;lt;) loses one level of it each time, as in a browser.
         Step("html", "tags, comments and scripts go; entities become the signs they name", _html, False),
         Step("unicode", "NFKC, odd spaces, zero-width signs", _unicode),
+        Step(
+            "personal_data",
+            "e-mail addresses, phone numbers, IBANs, cards ... become [EMAIL], [PHONE] ...",
+            lambda text: personal_data.mask(text)[0],
+        ),
         Step("contractions", "English contractions are written out: don't -> do not", contractions.write_out),
         Step("stop_words", "English words without content go (scikit-learn's list of 318)", _stop_words),
         # The lemma of a lemma may be another word: saw -> see, found -> find, but also left -> leave, leaves -> leaf.

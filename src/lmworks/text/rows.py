@@ -79,6 +79,12 @@ class DataSettings(Settings):
 
     held_out: float = Field(0.1, ge=0, description="Share of the rows held out, or, from 1 on, their number.")
     held_out_max: int = Field(200, gt=0, description="At most so many rows are held out.")
+    max_contamination: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Refuse a run if more of its held-out rows occur among the rows to train on; 1: allow all.",
+    )
     validation: float = Field(
         0.0,
         ge=0,
