@@ -144,6 +144,24 @@ def test_several_tokens_at_once_get_the_bits_of_one_after_the_other(instruction_
         assert (singly.logits[0] == row).all()
 
 
+def logits_of(engine: Any, numbers: list[int], tokens: list[int]) -> np.ndarray:
+    """(T, V): one step of tokens of these sequences."""
+    logits = np.empty((len(tokens), VOCABULARY), np.float32)
+    engine.step(np.array(numbers), np.array(tokens), np.ones(len(tokens), np.int64), logits)
+    return logits
+
+
+def test_sequences_whose_tokens_alternate_in_a_step_are_kept_apart(instruction_set):
+    """Tokens with one adapter are gathered: those of two sequences must not be taken for tokens of one."""
+    engine, _ = with_adapters(network_of(spread=0.1))
+    tokens = torch.randint(0, VOCABULARY, (40,)).tolist()
+    first, second, third, fourth = (engine.add_sequence(64, cache=None, adapter=name) for name in ("a", "b", "a", "b"))
+    mixed = logits_of(engine, [first, second] * 40, [token for token in tokens for _ in range(2)])
+    for number, own in ((third, mixed[::2]), (fourth, mixed[1::2])):
+        alone = logits_of(engine, [number] * 40, tokens)
+        np.testing.assert_allclose(own, alone, atol=1e-4 * np.abs(alone).max())
+
+
 def test_rows_keep_their_adapters_when_they_move_and_are_copied():
     engine, _ = with_adapters(network_of(spread=0.1))
     starts = prompts(LENGTHS)

@@ -256,7 +256,12 @@ private:
 
     Size heads_per_kv() const { return decoder_.heads / decoder_.kv_heads; }
     // Whether the tokens are several of one sequence; else each is of another one.
-    bool is_one_sequence() const { return count_ > 1 && tokens_[1].sequence == tokens_[0].sequence; }
+    // A part has tokens of one sequence, or of several of which none follows itself (Engine::part_ends); those with one
+    // adapter stand beside one another afterwards.
+    bool is_one_sequence() const {
+        const Sequence* first = tokens_[0].sequence;
+        return count_ > 1 && tokens_[1].sequence == first && tokens_[count_ - 1].sequence == first;
+    }
 
     // Queries of ``tokens`` tokens of one sequence, from ``token`` on, of some of the heads that share a key-value head.
     Queries queries_of(const EngineLayer& layer, Size token, Size tokens, Size kv_head, Size first_head, Size heads) const {
