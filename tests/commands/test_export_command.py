@@ -92,6 +92,16 @@ def test_models_without_a_network_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "n-gram" in capsys.readouterr().err
 
 
+def test_more_bits_than_the_model_has_gain_nothing_which_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny(tmp_path / "model", intermediate_size=64)
+    files = [str(tmp_path / f"{to}.gguf") for to in ("q4", "q8")]
+    for source, file, to in ((str(model), files[0], "q4"), (files[0], files[1], "q8")):
+        assert main(["quantize", source, file, "--to", to]) == 0
+        assert ("nothing is gained" in capsys.readouterr().err) == (to == "q8")
+
+
 def test_a_calibrated_file_is_nearer_to_the_model_than_a_rounded_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

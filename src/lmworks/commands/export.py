@@ -48,6 +48,7 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
     from pathlib import Path
 
     from lmworks.base.files import human
+    from lmworks.evaluate.progress import listening
     from lmworks.families.gguf_writer import check_gguf_place
     from lmworks.language_model.ngram import NgramLanguageModel, refuse
     from lmworks.language_model.opening import unfinished_run
@@ -55,6 +56,7 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
     from lmworks.run.checkpoint_model import load
     from lmworks.run.decode_speed import line_of, measure_decoding
     from lmworks.run.requantization import export_and_measure
+    from lmworks.train.progress import EvaluationProgress
 
     check_gguf_place(Path(args.file), args.overwrite)  # before the model is opened, not after
     # blocks that are of the format already are written as they are, so they must be held as the source has them
@@ -66,19 +68,24 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
     speed = None if data is None else measure_decoding(model.network)  # which the calibration changes
     calibration = None if data is None else _calibrate(model, data)
     _say("writing, and measuring bits per byte of the model and of the file")
-    file, loss = export_and_measure(model, args.file, to, args.overwrite)
+    with EvaluationProgress("bits per byte") as bar, listening(bar):
+        file, loss = export_and_measure(model, args.file, to, args.overwrite)
     if calibration is not None and calibration.loss is not None and loss is not None:
         loss = replace(loss, before=calibration.loss.before)
     _say("measuring decode speed")
     speed = speed or measure_decoding(model.network)
-    speed_after = measure_decoding(load(str(file.path), storage="stored").network)
+    written = load(str(file.path), storage="stored").network
+    speed_after = measure_decoding(written)
     kinds = ", ".join(f"{kind} ({count})" for kind, count in file.kinds.items())
     change = f"weights before {human(before)}: {file.nbytes / before:.2f}x"
     print(f"{file.path}  {human(file.nbytes)}, {change}; matrices {kinds}")
     if loss is not None:
         print(f"bits per byte of {loss.text} {loss.before:.4g} -> {loss.after:.4g} ({loss.after - loss.before:+.2g})")
     print(line_of(speed, speed_after))
-    for note in (*model.notes, *file.notes):
+    notes = [*model.notes, *file.notes]
+    if to not in PRECISIONS and weight_bytes(written) > before:
+        notes.append(f"{to} has more bits than the model's weights: nothing is gained")
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return 0
 

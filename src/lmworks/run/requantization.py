@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmworks.adapt import adapters
-from lmworks.evaluate import scoring
+from lmworks.evaluate import progress, scoring
 from lmworks.evaluate.settings import GENERAL_BYTES
 from lmworks.evaluate.text_windows import bits_per_byte
 from lmworks.families.gguf_writer import WrittenGGUF, check_gguf_place
@@ -91,5 +91,6 @@ def export_and_measure(
 def _bits_per_byte(model: LanguageModel, texts: list[str]) -> float | None:
     if model.architecture != "decoder" or not model.config.language_head:
         return None
+    progress.begin("texts", len(texts))
     scores = scoring.score_texts(model.network.eval(), model.tokenizer, texts)
     return bits_per_byte(sum(score.nats for score in scores), sum(score.bytes for score in scores))
