@@ -13,7 +13,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import build
 from lmworks.generate.decode import decode
 from lmworks.generate.native_stepper import NativeStepper
-from lmworks.generate.native_weights import native_stepper
+from lmworks.generate.native_weights import native_stepper, weights_of
 from lmworks.generate.sampling import MOST_GUESSES, Rules, SamplingSettings
 from lmworks.generate.speculative import DraftModel, Guesser, PromptLookup, decode_speculatively
 from lmworks.generate.stepper import ExtensibleStepper, RowStart
@@ -71,8 +71,7 @@ class Counting(NativeStepper):
 
 
 def counting(network: Transformer) -> Counting:
-    plain = native_stepper(network)
-    return Counting(plain._engine, plain.vocab_size, plain.context)
+    return Counting(weights_of(network).engine, VOCABULARY, network.config.max_position_embeddings)
 
 
 def plainly(network: Transformer, prompt: Sequence[int], settings: SamplingSettings, **more: Any) -> list[Any]:
