@@ -191,6 +191,7 @@ def test_the_harness_gives_the_same_results(folder: Path, hf: HFLM, tmp_path: Pa
     assert result["results"]["tiny"]["acc,none"] == wanted["results"]["tiny"]["acc,none"]
 
 
+@pytest.mark.slow
 def test_the_command_of_the_harness_knows_the_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
