@@ -30,6 +30,7 @@ from lmworks.text.corpus import content_hash
 from lmworks.text.rows import Row, Table
 
 PLANTED, CONTROLS = 8, 8
+OTHER_SECRETS = 60  # that are scored for each canary: each is a text of its own to the model
 EXPOSURE_HIDES = (
     "Not how much of real rows can be got out: how much likelier planted numbers are than others of six digits. A rare "
     "row that stands there once is memorised less than a canary that stands there often."
@@ -74,19 +75,20 @@ def _exposure(subject: Subject, given: Given, part: Part) -> None:
         )
         return
     try:
-        measured = measure_exposure(given.run, [*planted, *canaries[PLANTED:]], model=subject.model).canaries
+        measured = measure_exposure(given.run, [*planted, *canaries[PLANTED:]], OTHER_SECRETS, subject.model).canaries
     except InputError as error:
         part.missing.append(f"exposure: {error.fault}")
         return
     bits = measured[0].exposure.space_bits
     chance = expected_exposure(2.0**bits)
-    for name, of in (("planted", planted), ("control", canaries[PLANTED:])):
-        names = {canary.name for canary in of}
+    for name, canaries_of in (("planted", planted), ("control", canaries[PLANTED:])):
+        names = {canary.name for canary in canaries_of}
         values = [one.exposure.bits for one in measured if one.name in names]
         times = sum(one.planted for one in measured if one.name in names)
         title = f"exposure of canaries, {name}"
         title += f" {times // max(1, len(values))} times" if name == "planted" else ", never trained on"
-        signature = sign("exposure", kind=given.train.kind, space=f"{bits:.1f} bits", rows=len(values))
+        of = {"kind": given.train.kind, "space": f"{bits:.1f} bits", "scored": OTHER_SECRETS}
+        signature = sign("exposure", **of, rows=len(values))
         key = f"exposure.{name}"
         part.figures.append(mean(key, title, values, signature, EXPOSURE_HIDES, unit=BITS, neutral=chance))
 
