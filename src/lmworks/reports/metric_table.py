@@ -54,8 +54,9 @@ def lines(report: MetricReport) -> list[str]:
     notes = [*report.notes]
     for score in report.scores:
         notes += [f"{score.title}: {note}" for note in score.notes]
-    for each in report.differences:
-        notes += [f"{each.baseline.title} of the baseline: {note}" for note in each.baseline.notes]
+    for score, each in zip(report.scores, report.differences, strict=False):
+        others = [note for note in each.baseline.notes if note not in score.notes]
+        notes += [f"{score.title} of the baseline: {note}" for note in others]
     unequal = [
         f"{score.title}: the baseline's signature differs ({'; '.join(differences)})"
         for score, each in zip(report.scores, report.differences, strict=False)
