@@ -20,7 +20,7 @@ from lmworks.suites.benchmark import Benchmark
 from lmworks.suites.evaluated_model import EvaluatedModel
 from lmworks.suites.expressions import evaluate, render
 from lmworks.suites.files import Item
-from lmworks.suites.form import MAIN, Answer, Answers, Form, Question, as_list, as_text, belongs, read_texts
+from lmworks.suites.form import MAIN, Answer, Answers, FormWithExamples, Question, as_list, as_text, belongs, read_texts
 from lmworks.suites.prompts import PromptWriter, Sent, Shown, writer_of
 from lmworks.suites.settings import SuiteSettings
 
@@ -29,10 +29,8 @@ _OPTIONS = re.compile(r"\boptions\b")
 PUBLISHED = "give the file as it was published, with its labels"
 
 
-class Choices(Form):
+class Choices(FormWithExamples):
     """The likeliest of some options."""
-
-    shows_examples = True
 
     def questions(self, benchmark: Benchmark, items: Sequence[Item], settings: SuiteSettings) -> list[Question]:
         """See :class:`Form`; references are numbers of options."""

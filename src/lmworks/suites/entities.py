@@ -17,7 +17,7 @@ from lmworks.suites.benchmark import Benchmark
 from lmworks.suites.evaluated_model import EvaluatedModel
 from lmworks.suites.expressions import render
 from lmworks.suites.files import Item
-from lmworks.suites.form import MAIN, Answer, Answers, Form, Question, belongs
+from lmworks.suites.form import MAIN, Answer, Answers, FormWithExamples, Question, belongs
 from lmworks.suites.prompts import BLANK_LINE, Shown, writer_of
 from lmworks.suites.settings import SuiteSettings
 from lmworks.text.tags import OUTSIDE, entities, split_tag
@@ -28,10 +28,8 @@ Found = list[tuple[str, str]]
 """Types and texts of entities."""
 
 
-class Entities(Form):
+class Entities(FormWithExamples):
     """The entities in a sentence."""
-
-    shows_examples = True
 
     def questions(self, benchmark: Benchmark, items: Sequence[Item], settings: SuiteSettings) -> list[Question]:
         """See :class:`Form`; the reference is the tags of the words."""

@@ -9,7 +9,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.language_model.few_shot import Embed, FixedExamples, NearestExamples, ShownExamples
 from lmworks.suites.benchmark import Benchmark
-from lmworks.suites.form import Form, Question
+from lmworks.suites.form import Form, FormWithExamples, Question
 from lmworks.suites.prompts import Shown
 from lmworks.suites.settings import SuiteSettings
 from lmworks.text.rows import Row
@@ -40,7 +40,7 @@ def shown_before(
         InputError: there are fewer examples than are to be shown.
     """
     shots = number_of_shots(form, benchmark, settings)
-    if not shots:
+    if not isinstance(form, FormWithExamples) or not shots:
         return [[] for _ in questions]
     shown: dict[int, list[Shown]] = {}
     for group, members in _groups(questions, examples).items():
@@ -58,7 +58,7 @@ def shown_before(
 
 def number_of_shots(form: Form, benchmark: Benchmark, settings: SuiteSettings) -> int:
     """How many examples stand before each question; none before whole texts."""
-    if not form.shows_examples or not benchmark.prompt:
+    if not isinstance(form, FormWithExamples) or not benchmark.prompt:
         return 0
     return benchmark.shots if settings.shots is None else settings.shots
 

@@ -82,13 +82,7 @@ class Answers:
 
 
 class Form(ABC):
-    """A way in which benchmarks ask.
-
-    Attributes:
-        shows_examples: whether examples may stand before a question.
-    """
-
-    shows_examples = False
+    """A way in which benchmarks ask."""
 
     @abstractmethod
     def questions(self, benchmark: Benchmark, items: Sequence[Item], settings: SuiteSettings) -> list[Question]:
@@ -101,14 +95,6 @@ class Form(ABC):
     @abstractmethod
     def obstacle(self, benchmark: Benchmark, model: EvaluatedModel) -> str:
         """Why a model cannot be asked, as a phrase; empty: it can."""
-
-    def shown(self, benchmark: Benchmark, question: Question) -> Shown:
-        """A question with its answer, as a few-shot prompt shows it.
-
-        Raises:
-            NotImplementedError: the form shows no examples.
-        """
-        raise NotImplementedError(benchmark.form)
 
     @abstractmethod
     def answers(
@@ -128,6 +114,14 @@ class Form(ABC):
             model: without an obstacle.
             settings: of the evaluation.
         """
+
+
+class FormWithExamples(Form):
+    """A form in which examples may stand before a question."""
+
+    @abstractmethod
+    def shown(self, benchmark: Benchmark, question: Question) -> Shown:
+        """A question with its answer, as a few-shot prompt shows it."""
 
 
 def belongs(benchmark: Benchmark, item: Item) -> dict[str, Any]:

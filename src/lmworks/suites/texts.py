@@ -12,15 +12,13 @@ from lmworks.suites.benchmark import Benchmark
 from lmworks.suites.evaluated_model import EvaluatedModel
 from lmworks.suites.expressions import evaluate, render
 from lmworks.suites.files import Item
-from lmworks.suites.form import MAIN, Answer, Answers, Form, Question, as_list, as_text, belongs
+from lmworks.suites.form import MAIN, Answer, Answers, Form, FormWithExamples, Question, as_list, as_text, belongs
 from lmworks.suites.prompts import BLANK_LINE, Shown, writer_of
 from lmworks.suites.settings import SuiteSettings
 
 
-class Generation(Form):
+class Generation(FormWithExamples):
     """A text that the model writes, greedily."""
-
-    shows_examples = True
 
     def questions(self, benchmark: Benchmark, items: Sequence[Item], settings: SuiteSettings) -> list[Question]:
         """See :class:`Form`; references are texts."""
