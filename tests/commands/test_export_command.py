@@ -100,6 +100,14 @@ def test_more_bits_than_the_model_has_gain_nothing_which_is_said(
     for source, file, to in ((str(model), files[0], "q4"), (files[0], files[1], "q8")):
         assert main(["quantize", source, file, "--to", to]) == 0
         assert ("nothing is gained" in capsys.readouterr().err) == (to == "q8")
+    values = settings()
+    values["train"] |= {"steps": 2}
+    data = {"source": str(save_questions(tmp_path / "questions.jsonl")), **values.pop("data")}
+    small = {"rank": 1, "target_modules": "q_proj"}
+    run = lmworks.tune(files[0], data, method="lora", lora=small, out=tmp_path / "run", **values).folder
+    capsys.readouterr()
+    assert main(["quantize", str(run), str(tmp_path / "merged.gguf"), "--to", "q8"]) == 0
+    assert "nothing is gained" not in capsys.readouterr().err  # more bits hold what the adapter has learned
 
 
 def test_a_calibrated_file_is_nearer_to_the_model_than_a_rounded_one(

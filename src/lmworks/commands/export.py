@@ -83,7 +83,8 @@ def write(args: argparse.Namespace, to: str, data: str | None = None) -> int:
         print(f"bits per byte of {loss.text} {loss.before:.4g} -> {loss.after:.4g} ({loss.after - loss.before:+.2g})")
     print(line_of(speed, speed_after))
     notes = [*model.notes, *file.notes]
-    if to not in PRECISIONS and weight_bytes(written) > before:
+    is_merged = model.base != model.source  # an adapter, whose changes the model's own bits do not hold
+    if to not in PRECISIONS and not is_merged and weight_bytes(written) > before:
         notes.append(f"{to} has more bits than the model's weights: nothing is gained")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
