@@ -1,6 +1,6 @@
 // One step of a decoder: some tokens, each appended to its sequence, pass through all layers. Every thread of a team runs
 // decoder_step(); they share each product's rows, with a barrier where one needs what another has computed. The order of
-// all sums is the same for any number of threads and any other tokens of the step.
+// all sums is the same for any number of threads and, where no tiles multiply, for any other tokens of the step.
 #pragma once
 
 #include <algorithm>
